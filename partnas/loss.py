@@ -1,0 +1,26 @@
+"""The training loss: L1 on the expected coordinates."""
+
+import torch
+
+
+def pose_loss(
+    predicted: torch.Tensor, target: torch.Tensor, visible: torch.Tensor, has_depth: torch.Tensor
+) -> torch.Tensor:
+    """Mean over images and parts of ``(|dx| + |dy| + |dz| * has_depth) * visible / 3``, in voxels.
+
+    The paper supervises the soft-argmax coordinates with an L1 loss (section 3.2); this is the form that the public
+    integral-regression code gives it. Parts that are not visible count as zero and stay in the mean.
+
+    Args:
+        predicted: ``(B, P, 3)`` voxel coordinates (x, y, z).
+        target: ``(B, P, 3)`` voxel coordinates.
+        visible: ``(B, P)``, 1 where the part lies inside the crop and the depth range.
+        has_depth: ``(B,)``, 1 where the image comes with 3D annotation.
+
+    Returns:
+        A scalar of ``predicted``'s dtype.
+    """
+    distance = (predicted - target).abs()  # [B, P, 3]
+    depth_weight = has_depth.to(distance)[:, None]  # [B, 1]
+    per_part = (distance[..., 0] + distance[..., 1] + distance[..., 2] * depth_weight) / 3
+    return (per_part * visible.to(distance)).mean()
