@@ -51,24 +51,27 @@ class Run:
         job: ``search`` or ``train``; a checkpoint of the other job is refused.
         config: What ``config.yaml`` shall hold.
         resume: Go on from ``checkpoint.pt``. Without it a folder that already holds a run is refused.
+        writes: Whether this process is the one that writes; the other ranks only read.
 
     Raises:
         PartnasError: The folder holds a run and ``resume`` is false, or ``resume`` finds nothing to go on from.
     """
 
-    def __init__(self, path: Path, job: str, config: dict[str, Any], resume: bool = False):
+    def __init__(self, path: Path, job: str, config: dict[str, Any], resume: bool = False, writes: bool = True):
         self.path = Path(path)
         self.job = job
+        self._events: Any = None
         if resume and not self.checkpoint_path.exists():
             raise PartnasError(f"{self.checkpoint_path}: nothing to resume; start without --resume")
-        if not resume and self.metrics_path.exists():
+        if not writes:
+            return
+        if not resume and (self.metrics_path.exists() or self.checkpoint_path.exists()):
             raise PartnasError(f"{self.path}: holds a run already; add --resume to go on, or choose another --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PartnasError(f"{self.path}: cannot be made ({error.strerror}); choose another --out") from None
         write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        self._events: Any = None
 
     @property
     def checkpoint_path(self) -> Path:

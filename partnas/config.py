@@ -1,0 +1,173 @@
+"""What a job may be told: defaults from the paper, presets, a YAML file, single settings; later ones win."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from partnas.errors import PartnasError
+from partnas.space import SearchSpace
+
+
+class Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class DataConfig(Strict):
+    """Where the images are and which of them are read."""
+
+    root: str | None = pydantic.Field(None, description="folder with images/ and annotations/; the embedded sample if null")
+    protocol: Literal[1, 2] = 2
+    train_stride: int = pydantic.Field(5, ge=1, description="keep frames with frame_idx % stride == 0 in training")
+    test_stride: int = pydantic.Field(64, ge=1)
+    monitor_frames: int = pydantic.Field(
+        128, ge=0, description="training frames held out of training and measured after every epoch"
+    )
+    workers: int = pydantic.Field(0, ge=0, description="loader processes")
+    cache: bool = pydantic.Field(False, description="keep decoded images in memory")
+
+
+class JobConfig(Strict):
+    """Settings that searching and training share. Epochs count from 1."""
+
+    network: dict[str, Any] = pydantic.Field(default_factory=dict, description="fields of partnas.SearchSpace")
+    data: DataConfig = DataConfig()
+    epochs: int = pydantic.Field(ge=1)
+    steps_per_epoch: int | None = pydantic.Field(None, ge=1, description="the whole training set if null")
+    batch_size: int = pydantic.Field(ge=1, description="images of a step, over all processes")
+    learning_rate: float = pydantic.Field(1e-3, gt=0)
+    milestones: list[int] = pydantic.Field(description="epochs after which the learning rate is divided by 10")
+    augmentation: bool = True
+    seed: int = pydantic.Field(0, ge=0)
+    threads: int | None = pydantic.Field(None, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: int = pydantic.Field(200, ge=1, description="steps between checkpoints")
+
+    def space(self) -> SearchSpace:
+        return SearchSpace.from_dict(self.network)
+
+
+class SearchConfig(JobConfig):
+    """Defaults: section 4.2 of the paper, search stage."""
+
+    epochs: int = pydantic.Field(25, ge=1)
+    batch_size: int = pydantic.Field(40, ge=1)
+    milestones: list[int] = [15, 20]
+    order: Literal["first", "second"] = pydantic.Field("first", description="of the architecture gradient (Eq. 5)")
+    alpha_epoch: int = pydantic.Field(8, ge=1, description="the first epoch that updates the alphas")
+    alpha_learning_rate: float = pydantic.Field(8e-4, gt=0)
+    alpha_weight_decay: float = pydantic.Field(3e-4, ge=0)
+
+
+class TrainConfig(JobConfig):
+    """Defaults: section 4.2 of the paper, evaluation stage."""
+
+    epochs: int = pydantic.Field(20, ge=1)
+    batch_size: int = pydantic.Field(64, ge=1)
+    milestones: list[int] = [12, 16]
+    kind: Literal["partnet", "resnet50", "deconv"] = "partnet"
+    genotype: str | None = pydantic.Field(None, description="genotype.json or the folder of a search; not for resnet50")
+    part_order: list[int] | None = pydantic.Field(None, description="order of the heatmaps (the paper's shuffle)")
+    intermediate_supervision: bool = False
+
+
+MINI = {"input_size": 64, "depth": 16, "channels": 8}
+EMBEDDED = {"train_stride": 1, "test_stride": 1, "cache": True}
+PAPER = {"input_size": 256, "depth": 64}
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "mini": {
+        "search": {
+            "network": MINI, "data": EMBEDDED, "epochs": 6, "steps_per_epoch": 12, "batch_size": 16,
+            "milestones": [4, 5], "alpha_epoch": 2, "alpha_learning_rate": 8e-3, "checkpoint_every": 20,
+        },
+        "train": {
+            "network": MINI, "data": EMBEDDED, "epochs": 12, "batch_size": 32, "milestones": [8, 11],
+            "checkpoint_every": 50,
+        },
+    },
+    "search": {"search": {"network": {"input_size": 128, "depth": 32}}, "train": {"network": {"input_size": 128, "depth": 32}}},
+    "small": {"search": {"network": {**PAPER, "cells": 10}}, "train": {"network": {**PAPER, "cells": 10}}},
+    "large": {"search": {"network": {**PAPER, "cells": 20}}, "train": {"network": {**PAPER, "cells": 20}}},
+}  # fmt: skip
+"""``mini``: the demo's, for a CPU. ``search``: the paper's search stage. ``small``, ``large``: the paper's S and L."""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        PartnasError: The file is missing, is no YAML, or holds something other than a mapping.
+    """
+    try:
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PartnasError(f"{path}: cannot be read ({getattr(error, 'strerror', 'not text')}); check the path") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"line {where.line + 1}" if where else "unknown line"
+        raise PartnasError(f"{path}: {line}: not YAML; mend the syntax") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise PartnasError(f"{path}: holds a {type(value).__name__}, not a mapping of settings")
+    return value
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` laid on top, dictionaries field by field."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """``["network.channels=8", "epochs=2"]`` as a nested dictionary; the values are YAML scalars or lists."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise PartnasError(f"--set {setting}: not of the form NAME=VALUE, such as network.channels=8")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise PartnasError(f"--set {setting}: the value is not YAML") from None
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        parsed = merge(parsed, value)
+    return parsed
+
+
+def load_config(
+    job: Literal["search", "train"],
+    preset: str | None = None,
+    file: Path | None = None,
+    settings: dict[str, Any] | None = None,
+) -> SearchConfig | TrainConfig:
+    """The configuration of a job: defaults, then the preset, then the file, then single settings.
+
+    Raises:
+        PartnasError: An unknown preset, an unknown field, or a value out of range; the message names the field.
+    """
+    values: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in PRESETS:
+            raise PartnasError(f"preset: {preset!r} is not known; use one of {', '.join(PRESETS)}")
+        values = merge(values, PRESETS[preset][job])
+    if file is not None:
+        values = merge(values, read_yaml(file))
+    values = merge(values, settings or {})
+    model = SearchConfig if job == "search" else TrainConfig
+    try:
+        config = model.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise PartnasError(f"{file or 'settings'}: {field}: {first['msg']}") from None
+    config.space()
+    return config

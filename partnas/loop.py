@@ -1,0 +1,220 @@
+"""The loop that searching and training share: batches, schedule, progress, checkpoints, interruption."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from partnas.config import JobConfig
+from partnas.data import EpochSampler, PoseDataset
+from partnas.distributed import World
+from partnas.errors import PartnasError
+from partnas.run import Run
+
+Batch = dict[str, torch.Tensor]
+
+
+class Batches:
+    """An endless, seeded stream of batches: step ``k`` gives the same batch however often the job was resumed.
+
+    Args:
+        dataset: Where the samples come from.
+        batch_size: Images of a batch over all ranks; this rank gets its share.
+        start: The step to begin with.
+    """
+
+    def __init__(self, dataset: PoseDataset, batch_size: int, seed: int, world: World, workers: int, start: int = 0):
+        self.dataset, self.seed, self.world, self.workers = dataset, seed, world, workers
+        self.local_batch = world.share(batch_size)
+        self.batches_per_pass = len(dataset) // batch_size
+        if self.batches_per_pass == 0:
+            raise PartnasError(
+                f"batch_size: {batch_size} is more than the {len(dataset)} frames of the set; take a smaller batch"
+            )
+        self._iterator = self._stream(start)
+
+    def _stream(self, start: int) -> Iterator[Batch]:
+        epoch, skipped = divmod(start, self.batches_per_pass)
+        while True:
+            sampler = EpochSampler(
+                len(self.dataset),
+                batch_size=self.local_batch,
+                seed=self.seed,
+                epoch=epoch,
+                rank=self.world.rank,
+                world_size=self.world.size,
+                start=skipped,
+            )
+            yield from DataLoader(self.dataset, self.local_batch, sampler=sampler, num_workers=self.workers)
+            epoch, skipped = epoch + 1, 0
+
+    def next(self) -> Batch:
+        batch = next(self._iterator)
+        device = self.world.device
+        moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
+        return moved
+
+
+class Interrupt:
+    """Turns the first Ctrl-C (or SIGTERM) into a flag, so that a step is finished and saved; the second one kills."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.raised = True
+        signal.signal(number, self._previous[number])
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def learning_rate_at(epoch: int, initial: float, milestones: list[int]) -> float:
+    """The step schedule of the paper: divided by 10 at each milestone. ``epoch`` counts from 1."""
+    return initial * 0.1 ** sum(epoch >= milestone for milestone in milestones)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+class Meter:
+    """A progress bar over all steps of a job, with the running loss and images per second."""
+
+    def __init__(self, title: str, total: int, done: int, batch_size: int, shown: bool):
+        self._bar = tqdm(total=total, initial=done, desc=title, unit="step", disable=None if shown else True)
+        self._batch_size = batch_size
+        self._loss = 0.0
+        self._images = 0
+        self._since = time.perf_counter()
+        self._steps = 0
+
+    def step(self, loss: float) -> None:
+        self._steps += 1
+        self._loss += loss
+        self._images += self._batch_size
+        seconds = time.perf_counter() - self._since
+        self._bar.set_postfix_str(f"loss {self._loss / self._steps:.3f}, {self._images / seconds:.1f} images/s", False)
+        self._bar.update()
+
+    def take(self) -> dict[str, float]:
+        """Mean loss and images per second since the last call."""
+        seconds = time.perf_counter() - self._since
+        row = {"loss": self._loss / max(self._steps, 1), "images_per_second": self._images / seconds}
+        self._loss, self._images, self._steps, self._since = 0.0, 0, 0, time.perf_counter()
+        return row
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class Job:
+    """What a loop over steps needs to know of the work. ``Search`` and ``Training`` fill it in."""
+
+    title: str
+    network: torch.nn.Module
+    steps_per_epoch: int
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the learning rates of ``epoch``, which counts from 1."""
+        raise NotImplementedError
+
+    def begin_at(self, step: int) -> None:
+        """Open the data streams so that the next batch is that of ``step``."""
+        raise NotImplementedError
+
+    def step(self, epoch: int) -> torch.Tensor:
+        """Do one step and return this rank's loss, a scalar."""
+        raise NotImplementedError
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        """Figures for ``metrics.jsonl`` beyond the loss."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights that the next step depends on."""
+        raise NotImplementedError
+
+    def restore(self, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class Stopped(Exception):
+    """The user pressed Ctrl-C; the state is saved."""
+
+
+def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool, progress: bool) -> None:
+    """Run ``job`` to its last epoch, saving as it goes.
+
+    A checkpoint holds everything that the next step depends on, and the data streams are functions of the step, so a
+    resumed run does the same arithmetic as an uninterrupted one.
+
+    Raises:
+        PartnasError: The loss is no longer finite; the last good checkpoint stays.
+        Stopped: Ctrl-C or SIGTERM; the state is saved.
+    """
+    total = config.epochs * job.steps_per_epoch
+    done = 0
+    if resume:
+        record = run.load(job.network.spec())
+        job.network.load_state_dict(record["weights"])
+        job.restore(record["state"])
+        done = record["step"]
+        if world.is_main:
+            run.forget_after(done)
+    job.begin_at(done)
+
+    def save(step: int) -> None:
+        if world.is_main:
+            run.save(
+                {
+                    "network": job.network.spec(),
+                    "weights": job.network.state_dict(),
+                    "state": job.state(),
+                    "step": step,
+                }
+            )
+
+    meter = Meter(job.title, total, done, config.batch_size, progress and world.is_main)
+    saved = done
+    try:
+        with Interrupt() as interrupt:
+            for step in range(done, total):
+                epoch, within = divmod(step, job.steps_per_epoch)
+                epoch += 1
+                if within == 0 or step == done:
+                    job.begin_epoch(epoch)
+                loss = job.step(epoch).detach()
+                mean_loss, stop = world.average(torch.stack([loss, loss.new_tensor(float(interrupt.raised))])).tolist()
+                if not math.isfinite(mean_loss):
+                    raise PartnasError(
+                        f"{run.path}: loss is {mean_loss} at step {step + 1}; lower learning_rate or look for broken "
+                        f"annotations with `partnas data check`; the state of step {saved} is kept"
+                    )
+                meter.step(mean_loss)
+                if within + 1 == job.steps_per_epoch:
+                    row = {"step": step + 1, "epoch": epoch, **meter.take(), **job.end_epoch(epoch)}
+                    if world.is_main:
+                        run.log(row)
+                if stop or (step + 1) % config.checkpoint_every == 0 or step + 1 == total:
+                    save(step + 1)
+                    saved = step + 1
+                if stop and step + 1 < total:
+                    raise Stopped(f"{run.path}: stopped after step {step + 1} of {total}; go on with --resume")
+    finally:
+        meter.close()
+        run.close()

@@ -1,0 +1,126 @@
+"""The search: weights on training batches, alphas on validation batches, alternately (section 3.1 of the paper)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from partnas import datasets
+from partnas.architect import Architect, frozen
+from partnas.config import SearchConfig
+from partnas.distributed import World, join
+from partnas.genotype import Genotype
+from partnas.inference import mpjpe_of
+from partnas.loop import Batches, Job, learning_rate_at, run_job, set_learning_rate
+from partnas.loss import pose_loss
+from partnas.nn import Supernet
+from partnas.nn.synchronise import synchronise
+from partnas.run import Run, write_text
+
+
+class Search(Job):
+    title = "search"
+
+    def __init__(self, config: SearchConfig, world: World):
+        self.config, self.world = config, world
+        space = config.space()
+        torch.manual_seed(config.seed)
+        self.network = Supernet(space).to(world.device)
+        synchronise(self.network, world.size)
+        self.train_set = datasets.training_set(config, datasets.SEARCH_TRAIN)
+        self.validation_set = datasets.plain_set(config, datasets.SEARCH_VALIDATION)
+        self.monitor_set = datasets.spread(config, datasets.SEARCH_VALIDATION, config.data.monitor_frames)
+        full_pass = len(self.train_set) // config.batch_size
+        self.steps_per_epoch = max(config.steps_per_epoch or full_pass, 1)
+        self.weights = list(self.network.weight_parameters())
+        self.alphas = list(self.network.architecture_parameters())
+        self.weight_optimizer = torch.optim.Adam(self.weights, lr=config.learning_rate)
+        self.alpha_optimizer = torch.optim.Adam(
+            self.alphas,
+            lr=config.alpha_learning_rate,
+            betas=(0.5, 0.999),
+            weight_decay=config.alpha_weight_decay,
+        )
+        self.architect = Architect(self.weights, self.alphas, self.loss_of, self.weight_optimizer, world)
+
+    def loss_of(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        predicted = self.network(batch["image"])
+        return pose_loss(predicted, batch["coordinates"], batch["visible"], batch["has_depth"])
+
+    def begin_at(self, step: int) -> None:
+        config = self.config
+        alpha_steps = max(0, step - (config.alpha_epoch - 1) * self.steps_per_epoch)
+        self.train_batches = Batches(
+            self.train_set, config.batch_size, config.seed, self.world, config.data.workers, step
+        )
+        self.validation_batches = Batches(
+            self.validation_set, config.batch_size, config.seed + 1, self.world, config.data.workers, alpha_steps
+        )
+
+    def begin_epoch(self, epoch: int) -> None:
+        rate = learning_rate_at(epoch, self.config.learning_rate, self.config.milestones)
+        set_learning_rate(self.weight_optimizer, rate)
+
+    def step(self, epoch: int) -> torch.Tensor:
+        batch = self.train_batches.next()
+        if epoch >= self.config.alpha_epoch:
+            self.alpha_step(batch)
+        return self.weight_step(batch)
+
+    def alpha_step(self, train_batch: dict[str, torch.Tensor]) -> None:
+        validation_batch = self.validation_batches.next()
+        if self.config.order == "second":
+            self.validation_loss = self.architect.second_order(train_batch, validation_batch)
+        else:
+            self.validation_loss = self.architect.first_order(validation_batch)
+        self.alpha_optimizer.step()
+
+    def weight_step(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        self.weight_optimizer.zero_grad(set_to_none=True)
+        with frozen(self.alphas):
+            loss = self.loss_of(batch)
+            loss.backward()
+        self.world.average_gradients(self.weights)
+        self.weight_optimizer.step()
+        return loss
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        row: dict[str, Any] = {"learning_rate": self.weight_optimizer.param_groups[0]["lr"]}
+        if epoch >= self.config.alpha_epoch:
+            row["validation_loss"] = float(self.world.average(self.validation_loss))
+        if len(self.monitor_set):
+            row["mpjpe_mm"] = mpjpe_of(self.network, self.monitor_set, self.config.batch_size, self.world.device)
+        row["alphas"] = {
+            kind: torch.softmax(alpha.detach(), dim=1).cpu().tolist() for kind, alpha in self.network.alphas.items()
+        }
+        return row
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.weight_optimizer.load_state_dict(state["weight_optimizer"])
+        self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+
+
+def search(config: SearchConfig, out: Path, resume: bool = False, progress: bool = True) -> Genotype:
+    """Search an architecture and write the run folder ``out``; ``genotype.json`` in it is what was found.
+
+    Raises:
+        PartnasError: Bad settings or data, or a loss that is no longer finite.
+        partnas.loop.Stopped: Ctrl-C; the state is saved.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    world = join(config.device)
+    run = Run(out, "search", config.model_dump(), resume, world.is_main)
+    world.barrier()
+    job = Search(config, world)
+    run_job(job, run, config, world, resume, progress)
+    genotype = job.network.genotype()
+    if world.is_main:
+        write_text(run.path / "genotype.json", genotype.to_json())
+    return genotype

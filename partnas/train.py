@@ -1,0 +1,111 @@
+"""Training a derived network, or a baseline, from scratch (section 4.2 of the paper, evaluation stage)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from partnas import datasets
+from partnas.config import TrainConfig
+from partnas.distributed import World, join
+from partnas.errors import PartnasError
+from partnas.genotype import Genotype
+from partnas.inference import mpjpe_of
+from partnas.loop import Batches, Job, learning_rate_at, run_job, set_learning_rate
+from partnas.loss import pose_loss
+from partnas.networks import build
+from partnas.nn.synchronise import synchronise
+from partnas.run import Run, write_text
+
+
+def load_genotype(path: str | Path) -> Genotype:
+    """A genotype from its file, or from the folder of the search that found it."""
+    path = Path(path)
+    return Genotype.load(path / "genotype.json" if path.is_dir() else path)
+
+
+def network_spec(config: TrainConfig, genotype: Genotype | None) -> dict[str, Any]:
+    """What ``partnas.networks.build`` needs for this configuration.
+
+    Raises:
+        PartnasError: A network of cells without a genotype.
+    """
+    spec: dict[str, Any] = {"kind": config.kind, "space": config.space().to_dict()}
+    if config.kind != "resnet50":
+        if genotype is None:
+            raise PartnasError(f"genotype: {config.kind} is made of searched cells; give --genotype FILE or a search's folder")
+        spec["genotype"] = genotype.to_dict()
+    if config.part_order is not None:
+        spec["order"] = config.part_order
+    if config.intermediate_supervision:
+        spec["intermediate_supervision"] = True
+    return spec
+
+
+class Training(Job):
+    title = "train"
+
+    def __init__(self, config: TrainConfig, genotype: Genotype | None, world: World):
+        self.config, self.world = config, world
+        torch.manual_seed(config.seed)
+        self.network = build(network_spec(config, genotype)).to(world.device)
+        synchronise(self.network, world.size)
+        self.train_set, self.monitor_set = datasets.training_and_monitor_sets(config, datasets.TRAIN)
+        full_pass = len(self.train_set) // config.batch_size
+        self.steps_per_epoch = max(config.steps_per_epoch or full_pass, 1)
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
+
+    def begin_at(self, step: int) -> None:
+        config = self.config
+        self.batches = Batches(self.train_set, config.batch_size, config.seed, self.world, config.data.workers, step)
+
+    def begin_epoch(self, epoch: int) -> None:
+        set_learning_rate(self.optimizer, learning_rate_at(epoch, self.config.learning_rate, self.config.milestones))
+
+    def step(self, epoch: int) -> torch.Tensor:
+        batch = self.batches.next()
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss_of(batch)
+        loss.backward()
+        self.world.average_gradients(self.parameters)
+        self.optimizer.step()
+        return loss
+
+    def loss_of(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        target = batch["coordinates"], batch["visible"], batch["has_depth"]
+        if self.config.intermediate_supervision:
+            return sum(pose_loss(predicted, *target) for predicted in self.network.forward_all(batch["image"]))
+        return pose_loss(self.network(batch["image"]), *target)
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        row: dict[str, Any] = {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        if len(self.monitor_set):
+            row["mpjpe_mm"] = mpjpe_of(self.network, self.monitor_set, self.config.batch_size, self.world.device)
+        return row
+
+    def state(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool = True) -> torch.nn.Module:
+    """Train a network and write the run folder ``out``.
+
+    Raises:
+        PartnasError: Bad settings or data, or a loss that is no longer finite.
+        partnas.loop.Stopped: Ctrl-C; the state is saved.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    genotype = load_genotype(config.genotype) if config.genotype else None
+    world = join(config.device)
+    job = Training(config, genotype, world)
+    run = Run(out, "train", config.model_dump(), resume, world.is_main)
+    if genotype is not None and world.is_main:
+        write_text(run.path / "genotype.json", genotype.to_json())
+    run_job(job, run, config, world, resume, progress)
+    return job.network
