@@ -86,3 +86,8 @@ def leave() -> None:
     """Leave the process group, if this process is in one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def current_rank() -> int:
+    """This process's rank; 0 where there is no process group."""
+    return int(os.environ.get("RANK", "0"))

@@ -153,7 +153,7 @@ class Job:
         raise NotImplementedError
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """The user pressed Ctrl-C; the state is saved."""
 
 

@@ -1,0 +1,325 @@
+"""The command line: ``partnas demo | search | derive | train | evaluate | predict | flops | bench | data | info | report``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from partnas.errors import PartnasError
+
+app = typer.Typer(
+    help="Search, train and run part-aware networks for monocular 3D human pose.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")]
+Preset = Annotated[str | None, typer.Option(help="mini, search, small or large.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings; wins over the preset.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as network.channels=8.")
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Data set in the Human3.6M layout; the embedded sample where left out.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images of a step, over all processes.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+GenotypeFile = Annotated[Path, typer.Argument(metavar="GENOTYPE", help="genotype.json, or the folder of a search.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder, or its checkpoint.pt.")]
+
+
+def given(**settings: Any) -> dict[str, Any]:
+    """The settings that were given on the command line."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def job_config(job: str, preset: str | None, file: Path | None, settings: list[str] | None, data: Path | None, **flags):
+    from partnas.config import load_config, merge, parse_settings
+
+    over = merge(given(**flags), parse_settings(settings or []))
+    if data is not None:
+        over = merge({"data": {"root": str(data)}}, over)
+    return load_config(job, preset, file, over)
+
+
+@app.command()
+def search(
+    out: Out,
+    preset: Preset = "search",
+    config: ConfigFile = None,
+    setting: Settings = None,
+    data: Data = None,
+    order: Annotated[str | None, typer.Option(help="first or second: the order of the architecture gradient.")] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search an architecture; writes genotype.json and report.html."""
+    from partnas.distributed import leave
+    from partnas.search import search as run_search
+
+    flags = {
+        "order": order, "epochs": epochs, "batch_size": batch_size, "seed": seed, "threads": threads, "device": device,
+    }  # fmt: skip
+    genotype = run_search(job_config("search", preset, config, setting, data, **flags), out, resume, not quiet)
+    finish(out, genotype.to_json())
+    leave()
+
+
+@app.command()
+def train(
+    out: Out,
+    genotype: Annotated[
+        Path | None, typer.Option(help="genotype.json, or the folder of a search; not for --kind resnet50.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="partnet, resnet50 or deconv (searched backbone).")] = None,
+    preset: Preset = "small",
+    config: ConfigFile = None,
+    setting: Settings = None,
+    data: Data = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a derived network or a baseline from scratch."""
+    from partnas.distributed import leave
+    from partnas.train import train as run_train
+
+    flags = {
+        "genotype": str(genotype) if genotype else None, "kind": kind, "epochs": epochs, "batch_size": batch_size,
+        "seed": seed, "threads": threads, "device": device,
+    }  # fmt: skip
+    run_train(job_config("train", preset, config, setting, data, **flags), out, resume, not quiet)
+    finish(out, f"{out}: trained; `partnas evaluate {out}` measures it\n")
+    leave()
+
+
+def finish(out: Path, message: str) -> None:
+    """The main process writes the report and has the last word."""
+    from partnas.distributed import current_rank
+    from partnas.viz.report import write_report
+
+    if current_rank() == 0:
+        write_report(out)
+        typer.echo(message, nl=False)
+
+
+@app.command()
+def derive(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A search's folder, or its checkpoint.pt.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the genotype here as well.")] = None,
+) -> None:
+    """Print the genotype that a search's checkpoint stands for."""
+    from partnas.networks import load_network
+    from partnas.run import write_text
+
+    network = load_network(run, kind="supernet")
+    text = network.genotype().to_json()
+    if out is not None:
+        write_text(out, text)
+    typer.echo(text, nl=False)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Data = None,
+    protocol: Annotated[int, typer.Option(min=1, max=2, help="Human3.6M protocol.")] = 2,
+    stride: Annotated[
+        int | None, typer.Option(help="Keep frames with frame_idx % stride == 0; 64 with --data, else 1.")
+    ] = None,
+    flip_test: Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write to; the run's where left out.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure MPJPE and PA-MPJPE on the test subjects; writes evaluation.json and report.html."""
+    from partnas.config import DataConfig
+    from partnas.evaluate import evaluate as run_evaluation
+    from partnas.evaluate import table
+    from partnas.viz.report import write_report
+
+    strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
+    if stride is not None:
+        strides["test_stride"] = stride
+    source = DataConfig(root=str(data) if data else None, protocol=protocol, **strides)
+    folder = out or (run if run.is_dir() else run.parent)
+    result = run_evaluation(run, source, folder, flip_test, batch_size, device, progress=not as_json)
+    write_report(folder)
+    typer.echo(json.dumps(result, indent=1) if as_json else table(result))
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.json, overlays and 3D views.")],
+    boxes: Annotated[
+        Path | None, typer.Option(help="JSON: image name to a list of [xmin, ymin, width, height]; else the whole image.")
+    ] = None,
+    camera: Annotated[
+        Path | None, typer.Option(help="JSON: f [2] and c [2] in pixels; else f = 1500 and c = the image's centre.")
+    ] = None,
+    flip_test: Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """3D poses of the people in images: JSON, an overlay picture and a rotatable view for each."""
+    from partnas.predict import predict as run_prediction
+
+    result = run_prediction(run, images, out, boxes, camera, flip_test, device, progress=not as_json)
+    typer.echo(json.dumps(result) if as_json else f"{out}: {len(result['images'])} image(s); see predictions.json")
+
+
+@app.command()
+def flops(
+    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, or resnet50.")],
+    kind: Annotated[str, typer.Option(help="partnet or deconv.")] = "partnet",
+    preset: Preset = "small",
+    cells: Annotated[int | None, typer.Option(help="N_c.")] = None,
+    fusion_nodes: Annotated[int | None, typer.Option(help="N_i.")] = None,
+    setting: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Parameters and FLOPs (multiply-adds), in every counting convention."""
+    from partnas.config import load_config, merge, parse_settings
+    from partnas.flops import count, table
+    from partnas.networks import build
+    from partnas.train import load_genotype, network_spec
+
+    over = merge({"network": given(cells=cells, fusion_nodes=fusion_nodes)}, parse_settings(setting or []))
+    if network == "resnet50":
+        genotype, kind = None, "resnet50"
+    else:
+        genotype = load_genotype(network)
+        if fusion_nodes is None:
+            over = merge({"network": {"fusion_nodes": len(genotype.fusion)}}, over)
+    config = load_config("train", preset, None, merge(over, {"kind": kind}))
+    result = count(build(network_spec(config, genotype)), config.space().input_size)
+    typer.echo(json.dumps(result) if as_json else table(result))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+) -> None:
+    """Write RUN/report.html from what the run's folder holds."""
+    from partnas.viz.report import write_report
+
+    typer.echo(write_report(run))
+
+
+@app.command()
+def info(as_json: Json = False) -> None:
+    """What was built, and which backend serves each operator."""
+    from partnas.ops.backend import describe
+
+    facts = describe()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name}:")
+            for key, entry in value.items():
+                typer.echo(f"  {key:<16} {entry}")
+        else:
+            typer.echo(f"{name:<18} {value}")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="An operator or job, such as soft_argmax_3d; all where left out.")] = None,
+) -> None:
+    """Run the benchmarks of a source checkout; further options go to the benchmark."""
+    import subprocess
+
+    folder = Path(__file__).resolve().parent.parent / "bench"
+    available = sorted(path.stem.removeprefix("bench_") for path in folder.glob("bench_*.py"))
+    if not available:
+        raise PartnasError("bench: the benchmarks are in the source checkout; clone it and use pip install -e .")
+    if name is not None and name not in available:
+        raise PartnasError(f"bench: {name!r} is not known; use one of {', '.join(available)}")
+    for chosen in [name] if name else available:
+        code = subprocess.run([sys.executable, str(folder / f"bench_{chosen}.py"), *context.args]).returncode
+        if code:
+            raise typer.Exit(code)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the demo's run.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    threads: Threads = None,
+    resume: Resume = False,
+) -> None:
+    """Search, derive, train, evaluate, predict and report on the embedded sample, in minutes on two cores."""
+    from partnas.demo import demo as run_demo
+
+    run_demo(out, seed, threads, resume)
+
+
+@data_app.command()
+def synthesize(
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    images: Annotated[int, typer.Option(min=1, help="How many images.")] = 2000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    size: Annotated[int, typer.Option(min=64, help="Side of an image in pixels.")] = 256,
+) -> None:
+    """Render real motion capture on a body model, in the Human3.6M layout (needs the extra `synth`)."""
+    from partnas.data.synth import synthesize as run_synthesis
+
+    run_synthesis(out, images, seed=seed, workers=workers, size=size)
+
+
+@data_app.command()
+def check(
+    root: Annotated[Path | None, typer.Argument(help="The data set; the embedded sample where left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read every annotation and every image and list what is broken; exits 1 where anything is."""
+    from partnas.data import check as run_check
+    from partnas.data import embedded_root
+
+    problems = run_check(root or embedded_root())
+    typer.echo(json.dumps(problems, indent=1) if as_json else "\n".join(problems) or "no problems found")
+    if problems:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on standard error and exit status 1; Ctrl-C is 130."""
+    try:
+        app()
+    except PartnasError as error:
+        print(f"partnas: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt as stopped:
+        print(f"partnas: {stopped or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Measuring a trained network on the test subjects of a protocol (sections 4.1 and 4.2 of the paper)."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from partnas import datasets, flops
+from partnas.config import DataConfig
+from partnas.data import PoseDataset, crop_image, mean_pose, read_image
+from partnas.distributed import join
+from partnas.inference import predict_set
+from partnas.metrics import mpjpe, pose_report
+from partnas.networks import load_network
+from partnas.run import write_atomically, write_json
+from partnas.skeleton import PARTS, ROOT
+
+EXAMPLES = 12
+EXAMPLE_SIDE = 256
+
+
+def evaluate(
+    run: Path,
+    data: DataConfig,
+    out: Path,
+    flip_test: bool = False,
+    batch_size: int = 32,
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a run's network and write ``evaluation.json``, ``predictions.json`` and ``examples/`` under ``out``.
+
+    The poses are compared in camera millimetres relative to the pelvis, back-projected at the root depth of the
+    annotation. ``mean_pose_mpjpe_mm`` is what predicting the mean pose of the training subjects would give.
+
+    Returns:
+        What ``evaluation.json`` holds.
+
+    Raises:
+        PartnasError: The checkpoint or the data set is broken or missing.
+    """
+    world = join(device)
+    network = load_network(run).to(world.device)
+    space = network.space
+    training = datasets.frames(data, datasets.TRAIN)
+    dataset = datasets.as_dataset(datasets.frames(data, datasets.TEST), space, data)
+    predicted = predict_set(
+        network, dataset, batch_size, world.device, flip_test, data.workers, "evaluate" if progress else None
+    )
+    target = dataset.source.joints_camera
+    groups = [[PARTS[part] for part in group] for group in space.part_groups()]
+    result = pose_report(
+        predicted, target, dataset.source.action, groups=space.part_groups(), mean_pose=mean_pose(training)
+    )
+    result |= {
+        "part_groups": groups,
+        "protocol": data.protocol,
+        "flip_test": flip_test,
+        "data": "embedded sample" if data.root is None else Path(data.root).name,
+        **flops.count(network, space.input_size),
+    }
+    write_examples(out, dataset, predicted)
+    write_json(out / "evaluation.json", result)
+    return result
+
+
+def write_examples(out: Path, dataset: PoseDataset, predicted: np.ndarray) -> None:
+    """Write the crops and poses of evenly spaced frames for the report."""
+    source = dataset.source
+    chosen = np.unique(np.linspace(0, len(source) - 1, EXAMPLES).round().astype(int))
+    examples = []
+    for place, frame in enumerate(chosen):
+        box = dataset.boxes[frame]
+        picture = crop_image(read_image(source.image_paths[frame]), box, EXAMPLE_SIDE)
+        name = f"examples/{place:02d}.jpg"
+        write_atomically(out / name, lambda path, picture=picture: write_jpeg(path, picture))
+        to_crop = EXAMPLE_SIDE / box[2:]
+        target = source.joints_camera[frame]
+        projected = project(predicted[frame], source.focal[frame], source.principal[frame])
+        examples.append(
+            {
+                "image": name,
+                "source": Path(source.image_paths[frame]).name,
+                "action": str(source.action[frame]),
+                "joints_image": ((projected - box[:2]) * to_crop).round(2).tolist(),
+                "target_image": ((source.joints_image[frame] - box[:2]) * to_crop).round(2).tolist(),
+                "predicted_mm": (predicted[frame] - predicted[frame][ROOT]).round(2).tolist(),
+                "target_mm": (target - target[ROOT]).round(2).tolist(),
+                "mpjpe_mm": round(float(mpjpe(predicted[frame][None], target[None])), 2),
+            }
+        )
+    write_json(out / "predictions.json", examples)
+
+
+def project(joints_camera: np.ndarray, focal: np.ndarray, principal: np.ndarray) -> np.ndarray:
+    """Pixels ``(P, 2)`` of camera points ``(P, 3)`` in millimetres."""
+    return joints_camera[:, :2] / joints_camera[:, 2:] * focal + principal
+
+
+def write_jpeg(path: Path, picture: np.ndarray) -> None:
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+    path.write_bytes(encoded.tobytes())
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures of ``evaluation.json`` that a person wants first."""
+    rows = [
+        ("frames", f"{result['frames']}"),
+        ("MPJPE", f"{result['mpjpe_mm']:.1f} mm"),
+        ("  of the mean training pose", f"{result['mean_pose_mpjpe_mm']:.1f} mm"),
+        ("  ratio", f"{result['mpjpe_mm'] / result['mean_pose_mpjpe_mm']:.3f}"),
+        ("PA-MPJPE, rotation and translation", f"{result['pa_mpjpe_mm']:.1f} mm"),
+        ("PA-MPJPE, with scale", f"{result['pa_mpjpe_scaled_mm']:.1f} mm"),
+    ]
+    rows += [(f"  {action}", f"{error:.1f} mm") for action, error in result["per_action_mm"].items()]
+    return "\n".join(f"{name:<36}{value:>12}" for name, value in rows)
