@@ -101,10 +101,7 @@ class Architect:
         train_gradients = self._averaged(train_gradients)
         kept = [w.detach().clone() for w in self.weights]
         steps, slopes = zip(
-            *(
-                adam_step(self.weight_optimizer, w, g)
-                for w, g in zip(self.weights, train_gradients, strict=True)
-            ),
+            *(adam_step(self.weight_optimizer, w, g) for w, g in zip(self.weights, train_gradients, strict=True)),
             strict=True,
         )
         try:

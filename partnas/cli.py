@@ -149,7 +149,9 @@ def evaluate(
     ] = None,
     flip_test: Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image.")] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write to; the run's where left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write to; the run's where left out.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Json = False,
 ) -> None:
@@ -175,7 +177,8 @@ def predict(
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.json, overlays and 3D views.")],
     boxes: Annotated[
-        Path | None, typer.Option(help="JSON: image name to a list of [xmin, ymin, width, height]; else the whole image.")
+        Path | None,
+        typer.Option(help="JSON: image name to a list of [xmin, ymin, width, height]; else the whole image."),
     ] = None,
     camera: Annotated[
         Path | None, typer.Option(help="JSON: f [2] and c [2] in pixels; else f = 1500 and c = the image's centre.")
@@ -250,7 +253,9 @@ def info(as_json: Json = False) -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="An operator or job, such as soft_argmax_3d; all where left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="An operator or job, such as soft_argmax_3d; all where left out.")
+    ] = None,
 ) -> None:
     """Run the benchmarks of a source checkout; further options go to the benchmark."""
     import subprocess

@@ -17,7 +17,9 @@ class Strict(pydantic.BaseModel):
 class DataConfig(Strict):
     """Where the images are and which of them are read."""
 
-    root: str | None = pydantic.Field(None, description="folder with images/ and annotations/; the embedded sample if null")
+    root: str | None = pydantic.Field(
+        None, description="folder with images/ and annotations/; the embedded sample if null"
+    )
     protocol: Literal[1, 2] = 2
     train_stride: int = pydantic.Field(5, ge=1, description="keep frames with frame_idx % stride == 0 in training")
     test_stride: int = pydantic.Field(64, ge=1)
@@ -103,7 +105,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise PartnasError(f"{path}: cannot be read ({getattr(error, 'strerror', 'not text')}); check the path") from None
+        raise PartnasError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', 'not text')}); check the path"
+        ) from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}" if where else "unknown line"

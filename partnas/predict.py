@@ -129,7 +129,9 @@ def write_pictures(out: Path, file: Path, image: np.ndarray, people: list[dict[s
     for place, person in enumerate(people):
         joints = np.array(list(person["joints_camera"].values()))
         overlay = draw_pose(overlay, np.array(list(person["joints_image"].values())))
-        poses.append({"name": f"person {place + 1}", "joints_camera": joints - joints[ROOT] if len(people) == 1 else joints})
+        poses.append(
+            {"name": f"person {place + 1}", "joints_camera": joints - joints[ROOT] if len(people) == 1 else joints}
+        )
     write_atomically(out / f"{file.stem}_overlay.jpg", lambda path: write_jpeg(path, overlay))
     if poses:
         write_html(out / f"{file.stem}_3d.html", poses, image=overlay, title=file.name)

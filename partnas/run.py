@@ -116,7 +116,9 @@ class Run:
         """This run's checkpoint, after checking that it is of this job and of this network."""
         record = load_checkpoint(self.checkpoint_path)
         if record["job"] != self.job:
-            raise PartnasError(f"{self.checkpoint_path}: job is {record['job']!r}, not {self.job!r}; name the right run")
+            raise PartnasError(
+                f"{self.checkpoint_path}: job is {record['job']!r}, not {self.job!r}; name the right run"
+            )
         if record["network"] != network_spec:
             fields = ", ".join(sorted(differing_fields(record["network"], network_spec)))
             raise PartnasError(
@@ -154,7 +156,7 @@ def load_checkpoint(path: Path, map_location: str = "cpu") -> dict[str, Any]:
     try:
         record = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise PartnasError(f"{path}: broken or truncated checkpoint ({reason}); copy it again or train again") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise PartnasError(f"{path}: format is not {FORMAT!r}; this file was not written by partnas search or train")

@@ -33,7 +33,9 @@ def network_spec(config: TrainConfig, genotype: Genotype | None) -> dict[str, An
     spec: dict[str, Any] = {"kind": config.kind, "space": config.space().to_dict()}
     if config.kind != "resnet50":
         if genotype is None:
-            raise PartnasError(f"genotype: {config.kind} is made of searched cells; give --genotype FILE or a search's folder")
+            raise PartnasError(
+                f"genotype: {config.kind} is made of searched cells; give --genotype FILE or a search's folder"
+            )
         spec["genotype"] = genotype.to_dict()
     if config.part_order is not None:
         spec["order"] = config.part_order
