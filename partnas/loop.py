@@ -14,7 +14,7 @@ from partnas.config import JobConfig
 from partnas.data import EpochSampler, PoseDataset
 from partnas.distributed import World
 from partnas.errors import PartnasError
-from partnas.run import Run
+from partnas.run import Run, load_weights
 
 Batch = dict[str, torch.Tensor]
 
@@ -157,7 +157,7 @@ class Stopped(KeyboardInterrupt):
     """The user pressed Ctrl-C; the state is saved."""
 
 
-def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool, progress: bool) -> None:
+def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = False, progress: bool = True) -> None:
     """Run ``job`` to its last epoch, saving as it goes.
 
     A checkpoint holds everything that the next step depends on, and the data streams are functions of the step, so a
@@ -171,23 +171,15 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool, p
     done = 0
     if resume:
         record = run.load(job.network.spec())
-        job.network.load_state_dict(record["weights"])
+        load_weights(job.network, record, run.checkpoint_path)
         job.restore(record["state"])
         done = record["step"]
-        if world.is_main:
-            run.forget_after(done)
     job.begin_at(done)
+    run.open(config.model_dump(), done)
 
     def save(step: int) -> None:
-        if world.is_main:
-            run.save(
-                {
-                    "network": job.network.spec(),
-                    "weights": job.network.state_dict(),
-                    "state": job.state(),
-                    "step": step,
-                }
-            )
+        network = job.network
+        run.save({"network": network.spec(), "weights": network.state_dict(), "state": job.state(), "step": step})
 
     meter = Meter(job.title, total, done, config.batch_size, progress and world.is_main)
     saved = done
@@ -207,9 +199,7 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool, p
                     )
                 meter.step(mean_loss)
                 if within + 1 == job.steps_per_epoch:
-                    row = {"step": step + 1, "epoch": epoch, **meter.take(), **job.end_epoch(epoch)}
-                    if world.is_main:
-                        run.log(row)
+                    run.log({"step": step + 1, "epoch": epoch, **meter.take(), **job.end_epoch(epoch)})
                 if stop or (step + 1) % config.checkpoint_every == 0 or step + 1 == total:
                     save(step + 1)
                     saved = step + 1

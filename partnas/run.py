@@ -44,12 +44,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class Run:
-    """The folder of one job.
+    """The folder of one job. Making the object writes nothing; :meth:`open` does.
 
     Args:
-        path: The folder; it is made where it is missing.
+        path: The folder.
         job: ``search`` or ``train``; a checkpoint of the other job is refused.
-        config: What ``config.yaml`` shall hold.
         resume: Go on from ``checkpoint.pt``. Without it a folder that already holds a run is refused.
         writes: Whether this process is the one that writes; the other ranks only read.
 
@@ -57,21 +56,26 @@ class Run:
         PartnasError: The folder holds a run and ``resume`` is false, or ``resume`` finds nothing to go on from.
     """
 
-    def __init__(self, path: Path, job: str, config: dict[str, Any], resume: bool = False, writes: bool = True):
+    def __init__(self, path: Path, job: str, resume: bool = False, writes: bool = True):
         self.path = Path(path)
         self.job = job
+        self.writes = writes
         self._events: Any = None
         if resume and not self.checkpoint_path.exists():
             raise PartnasError(f"{self.checkpoint_path}: nothing to resume; start without --resume")
-        if not writes:
-            return
-        if not resume and (self.metrics_path.exists() or self.checkpoint_path.exists()):
+        if writes and not resume and (self.metrics_path.exists() or self.checkpoint_path.exists()):
             raise PartnasError(f"{self.path}: holds a run already; add --resume to go on, or choose another --out")
+
+    def open(self, config: dict[str, Any], step: int) -> None:
+        """Make the folder, write ``config.yaml``, and drop the metrics of steps after ``step``."""
+        if not self.writes:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PartnasError(f"{self.path}: cannot be made ({error.strerror}); choose another --out") from None
         write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        self._forget_after(step)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -83,6 +87,8 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl`` and its numbers to the TensorBoard events."""
+        if not self.writes:
+            return
         with open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"job": self.job, **row}) + "\n")
         if self._events is None:
@@ -93,8 +99,7 @@ class Run:
             if isinstance(value, int | float) and name not in ("step", "epoch"):
                 self._events.add_scalar(f"{self.job}/{name}", value, row["step"])
 
-    def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that a resumed run is about to do again."""
+    def _forget_after(self, step: int) -> None:
         if not self.metrics_path.exists():
             return
         kept = []
@@ -109,6 +114,8 @@ class Run:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write ``checkpoint.pt`` whole or not at all."""
+        if not self.writes:
+            return
         record = {"format": FORMAT, "version": 1, "job": self.job, **state}
         write_atomically(self.checkpoint_path, lambda temporary: torch.save(record, temporary))
 

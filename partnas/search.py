@@ -116,8 +116,7 @@ def search(config: SearchConfig, out: Path, resume: bool = False, progress: bool
     if config.threads:
         torch.set_num_threads(config.threads)
     world = join(config.device)
-    run = Run(out, "search", config.model_dump(), resume, world.is_main)
-    world.barrier()
+    run = Run(out, "search", resume, world.is_main)
     job = Search(config, world)
     run_job(job, run, config, world, resume, progress)
     genotype = job.network.genotype()

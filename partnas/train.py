@@ -105,9 +105,9 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
         torch.set_num_threads(config.threads)
     genotype = load_genotype(config.genotype) if config.genotype else None
     world = join(config.device)
+    run = Run(out, "train", resume, world.is_main)
     job = Training(config, genotype, world)
-    run = Run(out, "train", config.model_dump(), resume, world.is_main)
+    run_job(job, run, config, world, resume, progress)
     if genotype is not None and world.is_main:
         write_text(run.path / "genotype.json", genotype.to_json())
-    run_job(job, run, config, world, resume, progress)
     return job.network

@@ -11,7 +11,8 @@ SPEC = {"kind": "x", "space": {"cells": 10}}
 
 
 def saved_run(tmp_path):
-    run = Run(tmp_path / "run", "search", {"seed": 0})
+    run = Run(tmp_path / "run", "search")
+    run.open({"seed": 0}, step=0)
     run.save({"network": SPEC, "weights": {"w": torch.ones(2)}, "state": {}, "step": 3})
     return run
 
@@ -33,12 +34,13 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
     saved_run(tmp_path)
     with pytest.raises(PartnasError, match="--resume"):
-        Run(tmp_path / "run", "search", {})
+        Run(tmp_path / "run", "search")
 
 
 def test_resume_needs_a_checkpoint(tmp_path):
     with pytest.raises(PartnasError, match="nothing to resume"):
-        Run(tmp_path / "run", "search", {}, resume=True)
+        Run(tmp_path / "run", "search", resume=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_checkpoint_round_trip(tmp_path):
@@ -97,13 +99,14 @@ def test_weights_of_another_shape(tmp_path):
 
 
 def test_metrics_after_the_checkpoint_are_forgotten(tmp_path):
-    run = Run(tmp_path / "run", "search", {})
+    run = Run(tmp_path / "run", "search")
+    run.open({}, step=0)
     for step in (1, 2, 3):
         run.log({"step": step, "epoch": 1, "loss": 0.5})
     run.close()
     with open(run.metrics_path, "a") as file:
         file.write('{"half a li')
-    run.forget_after(2)
+    run.open({}, step=2)
     rows = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[0]["job"] == "search"

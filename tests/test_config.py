@@ -1,0 +1,72 @@
+import pytest
+
+from partnas.config import PRESETS, load_config, merge, parse_settings
+from partnas.errors import PartnasError
+from partnas.loop import learning_rate_at
+
+
+def test_defaults_are_the_papers():
+    search = load_config("search")
+    assert (search.epochs, search.batch_size, search.milestones, search.alpha_epoch) == (25, 40, [15, 20], 8)
+    assert (search.learning_rate, search.alpha_learning_rate, search.alpha_weight_decay) == (1e-3, 8e-4, 3e-4)
+    assert (search.space().input_size, search.space().depth, search.space().cells) == (128, 32, 10)
+    train = load_config("train", "large")
+    assert (train.epochs, train.batch_size, train.milestones) == (20, 64, [12, 16])
+    assert (train.space().input_size, train.space().depth, train.space().cells) == (256, 64, 20)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("job", ["search", "train"])
+def test_every_preset_loads(preset, job):
+    load_config(job, preset)
+
+
+def test_later_sources_win(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("epochs: 3\nbatch_size: 8\nnetwork:\n  channels: 4\n")
+    config = load_config("search", "mini", file, parse_settings(["batch_size=2", "network.depth=4"]))
+    assert (config.epochs, config.batch_size) == (3, 2)
+    assert (config.space().channels, config.space().depth, config.space().input_size) == (4, 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("epochs: 0", "epochs"),
+        ("learning_rat: 0.1", "learning_rat"),
+        ("data: {strid: 1}", r"data\.strid"),
+        ("network: {chanels: 1}", "chanels"),
+        ("[1, 2]", "mapping"),
+        ("epochs: [", "line 1"),
+    ],
+)
+def test_a_bad_file_is_one_line_with_its_field(tmp_path, text, named):
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(PartnasError, match=named) as caught:
+        load_config("search", None, file)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_unknown_preset(tmp_path):
+    with pytest.raises(PartnasError, match=r"no\.yaml"):
+        load_config("search", None, tmp_path / "no.yaml")
+    with pytest.raises(PartnasError, match="mini, search, small, large"):
+        load_config("search", "tiny")
+
+
+@pytest.mark.parametrize("setting", ["epochs", "=3", "epochs=[1"])
+def test_bad_settings(setting):
+    with pytest.raises(PartnasError, match="--set"):
+        parse_settings([setting])
+
+
+def test_merge_keeps_its_arguments():
+    base = {"a": {"b": 1}}
+    assert merge(base, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
+    assert base == {"a": {"b": 1}}
+
+
+def test_learning_rate_falls_at_the_milestones():
+    rates = [learning_rate_at(epoch, 1.0, [3, 5]) for epoch in range(1, 7)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
