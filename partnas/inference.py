@@ -5,8 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from partnas.data import PoseDataset
-from partnas.data.augmentation import mirror_coordinates
+from partnas.data import PoseDataset, mirror_coordinates
 from partnas.metrics import mpjpe
 
 
@@ -18,7 +17,7 @@ def predict_voxels(network: torch.nn.Module, images: torch.Tensor, flip_test: bo
     if not flip_test:
         return predicted
     mirrored = network(images.flip(3).contiguous(memory_format=torch.channels_last))
-    return (predicted + mirror_coordinates(mirrored, heatmap_size, images.shape[3])) / 2
+    return (predicted + mirror_coordinates(mirrored, heatmap_size)) / 2
 
 
 def predict_set(

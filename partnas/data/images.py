@@ -1,0 +1,48 @@
+"""Reading pictures, and turning them into network input."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from partnas.errors import PartnasError
+
+MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+"""ImageNet's channel statistics of RGB values in 0–1."""
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """An image file as RGB.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        PartnasError: The file is missing, empty, truncated, or no image.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise PartnasError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-64:]:
+        raise PartnasError(f"{path}: truncated JPEG; copy it again")
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if image is None:
+        raise PartnasError(f"{path}: broken, or no image; replace the file")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """Network input: 0–255 values to 0–1, then ImageNet's mean and deviation.
+
+    The public baseline of Moon et al. feeds 0–255 values through this 0–1 normalisation by mistake.
+
+    Args:
+        image: ``(H, W, 3)`` RGB uint8, or float in 0–255.
+
+    Returns:
+        ``(3, H, W)`` float32.
+    """
+    scaled = image.astype(np.float32) * (1 / (255 * STD)) - MEAN / STD  # [H, W, 3]
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1))

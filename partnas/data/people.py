@@ -1,0 +1,84 @@
+"""Boxes, root depths and cameras that a user gives for pictures of his own."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partnas.data.human36m import read_json
+from partnas.errors import PartnasError
+
+DEFAULT_FOCAL = 1500.0
+
+
+def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
+    """The people of each image.
+
+    Two forms are read: an object ``{"name.jpg": [[xmin, ymin, width, height], …]}``, and the list that RootNet and
+    detectors write, ``[{"image_id": "name.jpg", "bbox": […], "root_cam": [X, Y, Z]?}]``.
+
+    Returns:
+        By image name a list of ``{"bbox": [xmin, ymin, width, height] in pixels, "root_depth": millimetres}``, the
+        depth only where it was given.
+
+    Raises:
+        PartnasError: The file is missing, broken, or an entry of it is; the message names the image.
+    """
+    path = Path(path)
+    content = read_json(path)
+    if isinstance(content, dict):
+        entries = []
+        for name, boxes in content.items():
+            if not isinstance(boxes, list):
+                raise PartnasError(f"{path}: {name}: is not a list of boxes [xmin, ymin, width, height]")
+            entries += [{"image_id": name, "bbox": box} for box in boxes]
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in content}
+    elif isinstance(content, list):
+        entries, found = content, {}
+    else:
+        raise PartnasError(f"{path}: is neither an object nor a list; see `partnas predict --help`")
+    for entry in entries:
+        if not isinstance(entry, dict) or not {"image_id", "bbox"} <= entry.keys():
+            raise PartnasError(f"{path}: entry {str(entry)[:60]}: needs the fields 'image_id' and 'bbox'")
+        name = str(entry["image_id"])
+        person: dict[str, Any] = {"bbox": _numbers(path, entry["bbox"], 4, f"{name}: bbox")}
+        if person["bbox"][2] <= 0 or person["bbox"][3] <= 0:
+            raise PartnasError(f"{path}: {name}: bbox {person['bbox']} has no area; give width and height in pixels")
+        if "root_cam" in entry:
+            person["root_depth"] = _numbers(path, entry["root_cam"], 3, f"{name}: root_cam")[2]
+            if person["root_depth"] <= 0:
+                raise PartnasError(f"{path}: {name}: root_cam lies behind the camera; give [X, Y, Z] in millimetres")
+        found.setdefault(name, []).append(person)
+    return found
+
+
+def read_camera(path: Path | str | None, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Focal length and principal point ``(2,)`` each, in pixels.
+
+    Without a file: f = 1500 and c = the image's centre.
+
+    Raises:
+        PartnasError: The file is missing or broken, or f is not positive.
+    """
+    if path is None:
+        return np.full(2, DEFAULT_FOCAL), np.array(image_size) / 2
+    content = read_json(Path(path))
+    if not isinstance(content, dict):
+        raise PartnasError(f'{path}: is not an object; write {{"f": [fx, fy], "c": [cx, cy]}} in pixels')
+    for field in ("f", "c"):
+        if field not in content:
+            raise PartnasError(f"{path}: field {field!r} is missing; write two numbers in pixels")
+    focal = _numbers(Path(path), content["f"], 2, "f")
+    if min(focal) <= 0:
+        raise PartnasError(f"{path}: f: {focal} must be positive; give pixels")
+    return np.array(focal), np.array(_numbers(Path(path), content["c"], 2, "c"))
+
+
+def _numbers(path: Path, value: Any, count: int, where: str) -> list[float]:
+    try:
+        numbers = [float(v) for v in value]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise PartnasError(f"{path}: {where}: {str(value)[:60]} is not {count} finite numbers")
+    return numbers
