@@ -1,0 +1,197 @@
+"""What may be searched: the macro structure of the network and the candidate operations."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from partnas.errors import PartnasError
+from partnas.skeleton import PARTS
+
+OPERATIONS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The eight candidate operations, in DARTS' order and by DARTS' names."""
+
+PLACEMENTS = ("floor_after", "printed")
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """The network's macro structure and its candidate operations (sections 3.2 and 4.2 of the paper).
+
+    Attributes:
+        cells: Number of cells, N_c.
+        reductions: Number of reduction cells, N_r; each halves the resolution and doubles the channels.
+        fusions: Number of fusion cells, N_f, the last ones; each doubles the resolution.
+        fusion_nodes: Intermediate nodes of a fusion cell, N_i; in the last one, each is the head of a part group.
+        nodes: Intermediate nodes of a normal or reduction cell.
+        channels: Channels of a node of the first cell; the stem has three times as many.
+        parts: Body parts. With 18 they are those of ``partnas.skeleton.PARTS``.
+        operations: Candidates on every edge, out of ``OPERATIONS``.
+        input_size: Side of the square input image in pixels.
+        depth: Depth voxels D of a heatmap.
+        groups: Parts of each head, as indices or names; None cuts the parts, in order, into ``fusion_nodes`` runs.
+        placement: ``'floor_after'`` reads Eq. 6 as floor(i(N_c-N_f)/(N_r+1)) + 1, which fits the paper's Table 4;
+            ``'printed'`` as floor((N_c-N_f)/(N_r+1))i + 1.
+        fusion_channels: Output channels of a fusion cell but the last, taken to the nearest multiple of
+            ``fusion_nodes``.
+
+    Raises:
+        PartnasError: A field is out of range; the message names the field and the fix.
+    """
+
+    cells: int = 10
+    reductions: int = 5
+    fusions: int = 3
+    fusion_nodes: int = 2
+    nodes: int = 4
+    channels: int = 16
+    parts: int = 18
+    operations: tuple[str, ...] = OPERATIONS
+    input_size: int = 128
+    depth: int = 32
+    groups: tuple[tuple[int | str, ...], ...] | None = None
+    placement: str = "floor_after"
+    fusion_channels: int = 256
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operations", _as_tuple("operations", self.operations))
+        if self.groups is not None:
+            groups = tuple(_as_tuple("groups", group) for group in _as_tuple("groups", self.groups))
+            object.__setattr__(self, "groups", groups)
+        self._check_numbers()
+        self._check_operations()
+        self.part_groups()
+        self.reduction_positions()
+
+    @property
+    def heatmap_size(self) -> int:
+        """Side of the heatmaps in voxels."""
+        return self.input_size * 2**self.fusions // 2**self.reductions
+
+    @property
+    def fusion_node_channels(self) -> int:
+        """Channels of an intermediate node of a fusion cell but the last."""
+        return max(1, round(self.fusion_channels / self.fusion_nodes))
+
+    @property
+    def slots(self) -> int:
+        """Part slots of each head: the size of the largest part group."""
+        return max(len(group) for group in self.part_groups())
+
+    def part_groups(self) -> tuple[tuple[int, ...], ...]:
+        """Part indices of each head, one group for each intermediate node of the last fusion cell."""
+        if self.groups is None:
+            bounds = [self.parts * n // self.fusion_nodes for n in range(self.fusion_nodes + 1)]
+            return tuple(tuple(range(first, last)) for first, last in zip(bounds, bounds[1:], strict=False))
+        groups = tuple(tuple(self._part_index(part) for part in group) for group in self.groups)
+        if len(groups) != self.fusion_nodes:
+            raise PartnasError(
+                f"groups: {len(groups)} groups for {self.fusion_nodes} heads; give one for each of fusion_nodes"
+            )
+        if sorted(part for group in groups for part in group) != list(range(self.parts)) or not all(groups):
+            raise PartnasError(f"groups: name each of the {self.parts} parts exactly once and leave no group empty")
+        return groups
+
+    def part_slots(self) -> tuple[int, ...]:
+        """Slot of each part in the volume of ``fusion_nodes * slots`` parts that the heads make together."""
+        slot_of = {}
+        for head, group in enumerate(self.part_groups()):
+            for place, part in enumerate(group):
+                slot_of[part] = head * self.slots + place
+        return tuple(slot_of[part] for part in range(self.parts))
+
+    def reduction_positions(self) -> tuple[int, ...]:
+        """Positions of the reduction cells, counted from 1 (Eq. 6)."""
+        backbone, runs = self.cells - self.fusions, self.reductions + 1
+        numbers = range(1, self.reductions + 1)
+        if self.placement == "floor_after":
+            positions = tuple(i * backbone // runs + 1 for i in numbers)
+        else:
+            positions = tuple(backbone // runs * i + 1 for i in numbers)
+        if len(set(positions)) < self.reductions or (positions and positions[-1] > backbone):
+            raise PartnasError(
+                f"cells: Eq. 6 ({self.placement}) finds no {self.reductions} places for reduction cells among "
+                f"{backbone} cells before the fusion cells; take more cells or placement floor_after"
+            )
+        return positions
+
+    def cell_kinds(self) -> tuple[str, ...]:
+        """``'normal'``, ``'reduction'`` or ``'fusion'`` for each cell, in order."""
+        reductions = set(self.reduction_positions())
+        backbone = ("reduction" if n + 1 in reductions else "normal" for n in range(self.cells - self.fusions))
+        return (*backbone, *["fusion"] * self.fusions)
+
+    def replace(self, **changes: Any) -> "SearchSpace":
+        """A copy with some fields changed."""
+        return self.from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary that JSON can hold."""
+        values = dataclasses.asdict(self)
+        values["operations"] = list(self.operations)
+        values["groups"] = None if self.groups is None else [list(group) for group in self.groups]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SearchSpace":
+        """The inverse of :meth:`to_dict`; fields left out have their defaults.
+
+        Raises:
+            PartnasError: An unknown field, or a value out of range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise PartnasError(f"network: field {name!r} is not known; use some of {', '.join(known)}")
+        return cls(**values)
+
+    def _check_numbers(self) -> None:
+        least = {
+            "cells": 1, "reductions": 0, "fusions": 1, "fusion_nodes": 1, "nodes": 1, "channels": 2, "parts": 1,
+            "input_size": 1, "depth": 1, "fusion_channels": 1,
+        }  # fmt: skip
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
+                raise PartnasError(f"{name}: {value!r} is not a whole number of at least {bound}; correct it")
+        if self.channels % 2:
+            raise PartnasError(f"channels: {self.channels} is odd; take an even number, skips at stride 2 halve it")
+        if self.fusion_nodes > self.parts:
+            raise PartnasError(f"fusion_nodes: {self.fusion_nodes} heads for {self.parts} parts; take fewer heads")
+        if self.input_size % 2**self.reductions:
+            raise PartnasError(
+                f"input_size: {self.input_size} is not divisible by 2^reductions = {2**self.reductions}; "
+                f"take a multiple of {2**self.reductions}"
+            )
+        if self.placement not in PLACEMENTS:
+            raise PartnasError(f"placement: {self.placement!r} is not known; use one of {', '.join(PLACEMENTS)}")
+
+    def _check_operations(self) -> None:
+        for name in self.operations:
+            if name not in OPERATIONS:
+                raise PartnasError(f"operations: {name!r} is not known; use some of {', '.join(OPERATIONS)}")
+        if len(set(self.operations)) < len(self.operations):
+            raise PartnasError("operations: one is named twice; name each once")
+        if not set(self.operations) - {"none"}:
+            raise PartnasError("operations: nothing to choose from; name at least one that is not 'none'")
+
+    def _part_index(self, part: int | str) -> int:
+        if isinstance(part, str):
+            if part not in PARTS[: self.parts]:
+                raise PartnasError(f"groups: part {part!r} is not known; use some of {', '.join(PARTS[: self.parts])}")
+            return PARTS.index(part)
+        return part
+
+
+def _as_tuple(field: str, value: Any) -> tuple:
+    if isinstance(value, str) or not isinstance(value, (list, tuple)):
+        raise PartnasError(f"{field}: {value!r} is not a list; write one in brackets")
+    return tuple(value)
