@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import TINY_SETTINGS
+from jobs import TINY_SETTINGS
 
 from partnas.config import load_config, merge
 from partnas.distributed import join, leave

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from conftest import GENOTYPE, TINY
+from jobs import GENOTYPE, TINY
 
 COMMANDS = ["demo", "search", "derive", "train", "evaluate", "predict", "flops", "bench", "data", "info", "report"]
 

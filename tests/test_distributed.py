@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment
+from jobs import environment
 
 from partnas.distributed import World
 from partnas.errors import PartnasError

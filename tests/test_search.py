@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from conftest import TINY, environment
+from jobs import TINY, environment
 
 from partnas.run import load_checkpoint
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 import torch
-from conftest import TINY
-
+from jobs import TINY
 from partnas.networks import load_network
+
 from partnas.run import load_checkpoint
 
 

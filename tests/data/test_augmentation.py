@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from partnas.data import Augmentation, mirror_coordinates
+from partnas.data.augmentation import drawn_object, paste
+from partnas.skeleton import FLIP_PAIRS
+
+
+def test_drawn_values_have_the_stated_range_and_frequency():
+    augmentation, random = Augmentation(), np.random.default_rng(0)
+    drawn = [augmentation.draw(random) for _ in range(2000)]
+    rotation, scale = (np.array([getattr(d, name) for d in drawn]) for name in ("rotation", "scale"))
+    colour = np.array([d.colour for d in drawn])
+    assert 25 < np.abs(rotation).max() <= 30
+    assert 0.75 <= scale.min() < 0.8
+    assert 1.2 < scale.max() <= 1.25
+    assert 0.8 <= colour.min() < 0.81
+    assert 1.19 < colour.max() <= 1.2
+    assert np.mean(rotation != 0) == pytest.approx(0.6, abs=0.05)
+    assert np.mean([d.flip for d in drawn]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_occlusion_covers_some_of_half_of_the_crops():
+    augmentation, random = Augmentation(), np.random.default_rng(0)
+    crop = np.full((64, 64, 3), 127, np.uint8)
+    covered = np.array([(augmentation.occlude(crop, random) != crop).any(-1).mean() for _ in range(400)])
+    assert (crop == 127).all()
+    assert np.mean(covered > 0) == pytest.approx(0.5, abs=0.08)
+    assert 0.1 < covered[covered > 0].mean() < 0.7
+
+
+@pytest.mark.parametrize("side", [32, 64, 256])
+def test_an_object_has_opaque_and_clear_places(side):
+    colours, opacity = drawn_object(side, np.random.default_rng(1))
+    assert colours.shape[:2] == opacity.shape
+    assert opacity.max() > 0.5
+    assert opacity.min() == 0
+
+
+@pytest.mark.parametrize("centre", [(0, 0), (-50, 3), (9.6, 10), (1e4, 1e4)])
+def test_paste_stays_inside(centre):
+    image = np.zeros((10, 12, 3), np.uint8)
+    paste(image, np.full((5, 5, 3), 200.0, np.float32), np.ones((5, 5), np.float32), np.array(centre))
+    assert set(np.unique(image)) <= {0, 200}
+
+
+def test_mirroring_twice_is_nothing_and_swaps_sides():
+    xyz = torch.rand(2, 18, 3) * 16
+    once = mirror_coordinates(xyz, 16)
+    left, right = FLIP_PAIRS[0]
+    torch.testing.assert_close(once[:, left, 1:], xyz[:, right, 1:])
+    torch.testing.assert_close(once[:, left, 0], 16 - xyz[:, right, 0])
+    torch.testing.assert_close(mirror_coordinates(once, 16), xyz)

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+from small_set import write_set
+from torch.utils.data import DataLoader
+
+from partnas.data import Augmentation, EpochSampler, Human36M, PoseDataset, mean_pose, mirror_coordinates
+from partnas.data.images import MEAN, STD, normalise, read_image
+from partnas.errors import PartnasError
+
+
+def make(source, **options):
+    return PoseDataset(source, 32, 8, 16, **options)
+
+
+def test_targets_go_back_to_the_camera(small_set):
+    dataset = make(Human36M(small_set, [1, 5]))
+    voxels = np.stack([dataset[i]["coordinates"].numpy() for i in range(len(dataset))])
+    np.testing.assert_allclose(dataset.to_camera(voxels), dataset.source.joints_camera, atol=0.01)
+
+
+def test_sample_shapes_and_types(small_set):
+    sample = make(Human36M(small_set, [1]))[1]
+    assert {name: (tuple(v.shape), v.dtype) for name, v in sample.items()} == {
+        "image": ((3, 32, 32), torch.float32),
+        "coordinates": ((18, 3), torch.float32),
+        "visible": ((18,), torch.float32),
+        "has_depth": ((), torch.float32),
+        "index": ((), torch.int64),
+    }
+    assert sample["index"] == 1
+
+
+def test_parts_outside_the_crop_or_the_depth_range_are_invisible(tmp_path):
+    def spread(subject, data, camera, joints):
+        joints["2"]["1"]["0"][1] = [5000, 0, 0]
+        joints["2"]["1"]["0"][2] = [0, 0, joints["2"]["1"]["0"][0][2] + 1500]
+        data["annotations"][0]["keypoints_vis"][3] = False
+
+    dataset = make(Human36M(write_set(tmp_path / "set", change=spread), [1]))
+    visible = dataset[0]["visible"]
+    assert visible[[1, 2, 3]].tolist() == [0, 0, 0]
+    assert visible[0] == 1
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_index(small_set):
+    source = Human36M(small_set, [1])
+    first, again, other = (make(source, augmentation=Augmentation(), seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first[2, 1]["image"], again[2, 1]["image"])
+    assert not torch.equal(first[2, 1]["image"], first[3, 1]["image"])
+    assert not torch.equal(first[2, 1]["image"], other[2, 1]["image"])
+    loader = DataLoader(again, 3, sampler=EpochSampler(3, 3, seed=1, epoch=2), num_workers=2)
+    batch = next(iter(loader))
+    for row, index in enumerate(batch["index"].tolist()):
+        assert torch.equal(batch["image"][row], first[2, index]["image"])
+
+
+def test_a_mirrored_sample_is_the_mirror_of_the_sample(small_set):
+    still = Augmentation(rotation=0, scale=0, colour=0, flip_probability=1, occlusion_probability=0)
+    source = Human36M(small_set, [1])
+    plain, mirrored = make(source)[0], make(source, augmentation=still)[0]
+    torch.testing.assert_close(mirror_coordinates(plain["coordinates"][None], 8)[0], mirrored["coordinates"])
+    assert (plain["image"].flip(2) - mirrored["image"]).abs().max() < 0.03
+
+
+def test_cache_gives_the_same_samples(small_set):
+    source = Human36M(small_set, [1])
+    cached, plain = make(source, cache=True), make(source)
+    for _ in range(2):
+        assert torch.equal(cached[1]["image"], plain[1]["image"])
+
+
+def test_a_box_outside_its_image_is_named(tmp_path):
+    def move(subject, data, camera, joints):
+        data["annotations"][0]["bbox"] = [500, 500, 10, 10]
+
+    with pytest.raises(PartnasError, match=r"000001\.jpg: bbox"):
+        make(Human36M(write_set(tmp_path / "set", change=move), [1]))
+
+
+def test_mean_pose_is_root_relative(small_set):
+    pose = mean_pose(Human36M(small_set, [1, 5]))
+    assert pose.shape == (18, 3)
+    assert np.abs(pose[0]).max() == 0
+
+
+def test_normalise_undoes_to_the_image():
+    image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    restored = (normalise(image).transpose(1, 2, 0) * STD + MEAN) * 255
+    np.testing.assert_allclose(restored, image, atol=1e-3)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8 no image", b"\x89PNG\r\n\x1a\n broken"])
+def test_broken_images(tmp_path, content):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    with pytest.raises(PartnasError, match=r"x\.jpg"):
+        read_image(path)
+    with pytest.raises(PartnasError, match=r"none\.jpg: cannot be read"):
+        read_image(tmp_path / "none.jpg")
