@@ -1,6 +1,5 @@
 """The compiled operators: found, loaded once, and described."""
 
-import functools
 from pathlib import Path
 
 import torch
@@ -10,36 +9,33 @@ NOTE_FILE = "_native_note.txt"
 """What the build leaves beside where the library would be, when there is none: one line that says why."""
 
 
-@functools.cache
-def _state() -> tuple[bool, str]:
+RETRY = "run `pip install --no-build-isolation -e .` in the source folder"
+
+
+def _load() -> tuple[bool, str]:
     libraries = sorted(PACKAGE.glob("_native*.so"))
     if not libraries:
         note = PACKAGE / NOTE_FILE
-        if note.is_file():
-            return False, note.read_text().strip()
-        return (
-            False,
-            "native operators were not built: run `pip install --no-build-isolation -e .` in the source folder",
-        )
+        return False, note.read_text().strip() if note.is_file() else f"native operators were not built: {RETRY}"
     try:
         torch.ops.load_library(str(libraries[0]))
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        return (
-            False,
-            f"native operators do not load: {reason} (build again with `pip install --no-build-isolation -e .`)",
-        )
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return False, f"native operators do not load: {reason} ({RETRY})"
     return True, ""
 
 
+_LOADED, _NOTE = _load()
+
+
 def loaded() -> bool:
-    """Whether the compiled operators are there (loads them at the first call)."""
-    return _state()[0]
+    """Whether the compiled operators are there."""
+    return _LOADED
 
 
 def note() -> str:
     """One line that says why the compiled operators are missing; empty when they are there."""
-    return _state()[1]
+    return _NOTE
 
 
 def cpu_capability() -> str | None:
