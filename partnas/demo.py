@@ -41,7 +41,7 @@ def demo(out: Path, seed: int = 0, threads: int | None = None, resume: bool = Fa
     print("5/5  predict on test images, and write the report")
     predict(trained, _test_pictures(config.data, out / "images"), out / "predictions")
     page = write_report(out, search_dir=found, train_dir=trained)
-    picture = write_png(out / "summary.png", out, search_dir=found)
+    picture = write_png(out / "summary.png", out)
     minutes = (time.perf_counter() - began) / 60
     print(json.dumps({key: round(result[key], 1) for key in ("mpjpe_mm", "mean_pose_mpjpe_mm", "pa_mpjpe_mm")}))
     print(f"open {page} (summary: {picture}); {minutes:.1f} minutes")

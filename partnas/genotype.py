@@ -180,7 +180,7 @@ def _derive_cell(alphas: torch.Tensor, nodes: int, space: SearchSpace) -> tuple[
     for node in range(nodes):
         rows = strengths[first : first + INPUTS + node]
         best = [max(candidates, key=row.__getitem__) for row in rows]
-        ranked = sorted(range(len(rows)), key=lambda source: -rows[source][best[source]])  # noqa: B023
+        ranked = sorted(range(len(rows)), key=lambda source: -rows[source][best[source]])
         cell.append(tuple(Edge(space.operations[best[source]], source) for source in sorted(ranked[:INPUTS])))
         first += len(rows)
     return tuple(cell)

@@ -1,6 +1,7 @@
 """What may be searched: the macro structure of the network and the candidate operations."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,7 +91,7 @@ class SearchSpace:
         """Part indices of each head, one group for each intermediate node of the last fusion cell."""
         if self.groups is None:
             bounds = [self.parts * n // self.fusion_nodes for n in range(self.fusion_nodes + 1)]
-            return tuple(tuple(range(first, last)) for first, last in zip(bounds, bounds[1:], strict=False))
+            return tuple(tuple(range(first, last)) for first, last in itertools.pairwise(bounds))
         groups = tuple(tuple(self._part_index(part) for part in group) for group in self.groups)
         if len(groups) != self.fusion_nodes:
             raise PartnasError(

@@ -27,7 +27,8 @@ def draw_cell(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = 
     """
     edges = [(source, target + 2, operation) for target, node in enumerate(nodes) for operation, source in node]
     lanes = len(edges)
-    height = max(lanes, 3) * ROW + 40
+    group_rows = max(-(-len(group) // 2) for group in groups) if groups else 0
+    height = max(lanes, 3) * ROW + 40 + max(0, 13 * group_rows - 2 * NODE_HEIGHT // 2)
     x_of = {0: 70.0, 1: 70.0}
     y_of = {0: height * 0.3, 1: height * 0.72}
     first = 0
@@ -38,7 +39,8 @@ def draw_cell(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = 
     output_x = 70.0 + COLUMN * (len(nodes) + 1) + 10
     width = output_x + NODE_WIDTH / 2 + 20
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'style="max-width: {width:.0f}px" role="img" '
         f'aria-label="{html.escape(kind)} cell" font-family="system-ui, sans-serif" font-size="13">',
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z" fill="#52606D"/></marker></defs>',

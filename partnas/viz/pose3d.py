@@ -48,7 +48,7 @@ def traces(pose: dict[str, Any]) -> list[dict[str, Any]]:
             **shared,
             "mode": "lines",
             "x": lines[0], "y": lines[1], "z": lines[2],
-            "line": {"color": colours, "width": 7},
+            "line": {"color": colour or colours, "width": 7},
             "hoverinfo": "skip",
             "showlegend": bool(colour),
         },

@@ -1,6 +1,7 @@
 """The rendered data set: rotation maths, clip parsing, retargeting, the plan and the layout writer (NumPy alone)."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -271,6 +272,21 @@ def test_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(PartnasError, match=r"pip install 'partnas\[synth\]'"):
         synthesize(tmp_path / "out", images=1)
+
+
+def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    # The package's attribute of this name is the function, so the module is taken from the table.
+    module = sys.modules["partnas.data.synth.synthesize"]
+
+    def interrupted(items, folder, *arguments):
+        (folder / items[0].file_name).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "PACKAGES", {})
+    monkeypatch.setattr(module, "_render_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(tmp_path / "out", images=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_joint_order_is_the_skeletons():

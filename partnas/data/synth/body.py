@@ -3,8 +3,6 @@
 Heavy packages (torch, anny) are imported when a body is made. No network is used.
 """
 
-import contextlib
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +49,8 @@ class Surface:
 
 @dataclass(frozen=True)
 class Posed:
-    """A posed body, z up, ground at z = 0, root over the origin: ``vertices`` [V, 3], ``joints`` [17, 3] metres, and the
-    head's rigid motion ``head`` [4, 4] from rest with the resting ``eyes`` midpoint [3]."""
+    """A posed body, z up, ground at z = 0, root over the origin: ``vertices`` [V, 3] and ``joints`` [17, 3] in metres,
+    and the head's rigid motion ``head`` [4, 4] from rest with the resting ``eyes`` midpoint [3]."""
 
     vertices: np.ndarray
     joints: np.ndarray
@@ -65,21 +63,19 @@ class Body:
 
     def __init__(self):
         try:
+            import anny
             import torch
-
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                import anny
-                from anny.paths import set_anny_cache_path
+            from anny.paths import set_anny_cache_path
         except ImportError as error:
             raise PartnasError(f"{error.name} is not installed: pip install 'partnas[synth]'") from error
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         set_anny_cache_path(folder)
         self._torch = torch
-        with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        with torch.no_grad():
             self._model = anny.Anny(pose_parameterization="world-orient")
         # Only the compact basis is read again; the two files it was made from weigh 740 MB.
-        if folder == cache_folder() and not os.environ.get("ANNY_CACHE_DIR"):
+        if not os.environ.get("ANNY_CACHE_DIR"):
             for pattern in ("load_data_*", "build_model_data_*"):
                 for path in folder.glob(f"*/{pattern}"):
                     path.unlink(missing_ok=True)
@@ -88,7 +84,7 @@ class Body:
         self.surface = self._surface()
 
     def rest(self, shape: dict[str, float]) -> dict:
-        """Rest vertices [V, 3], bone heads by name and bone poses [J, 4, 4] of a body shape (anny's phenotype values)."""
+        """Rest vertices [V, 3], bone heads by name and bone poses [J, 4, 4] of a shape (anny's phenotype values)."""
         torch, model = self._torch, self._model
         with torch.no_grad():
             parameters = model._parse_parameter_kwargs(shape, model.phenotype_labels, 0.5, "shape")

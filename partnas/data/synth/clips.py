@@ -37,7 +37,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Clip:
-    """A motion: ``times`` [F] seconds, ``roots`` [F, 3] metres (y up, x forward), ``rotations`` [F, 13, 4] (w, x, y, z)."""
+    """A motion: ``times`` [F] s, ``roots`` [F, 3] metres (y up, x forward), ``rotations`` [F, 13, 4] (w, x, y, z)."""
 
     name: str
     times: np.ndarray

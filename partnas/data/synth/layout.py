@@ -9,7 +9,9 @@ from partnas.data.synth.plan import Item
 from partnas.data.synth.scene import Camera
 
 
-def write_annotations(folder: Path, records: list[tuple[Item, dict]], cameras: dict[int, list[Camera]], size: int) -> None:
+def write_annotations(
+    folder: Path, records: list[tuple[Item, dict]], cameras: dict[int, list[Camera]], size: int
+) -> None:
     """Write ``Human36M_subject{S}_{data,camera,joint_3d}.json`` for every subject into ``folder``.
 
     Args:

@@ -1,7 +1,7 @@
 """How a person looks: body shape, skin, hair and clothes, as fields over the canonical body.
 
-Clothes are no meshes of their own: they are regions of the skin's surface, cut by heights and by the position along the arm,
-pushed outward by their thickness and coloured per pixel, so that seams are sharp at any resolution.
+Clothes are no meshes of their own: they are regions of the skin's surface, cut by heights and by the position along
+the arm, pushed outward by their thickness and coloured per pixel, so that seams are sharp at any resolution.
 """
 
 from dataclasses import dataclass
@@ -12,18 +12,42 @@ from partnas.data.synth.body import Surface, vertex_normals
 
 SKIN, HAIR, SHIRT, TROUSERS, SHOES, SOCKS, EYES = range(7)
 SKIN_TONES = np.array(
-    [[0.80, 0.58, 0.47], [0.74, 0.51, 0.39], [0.64, 0.42, 0.30], [0.50, 0.31, 0.21], [0.36, 0.21, 0.14], [0.22, 0.13, 0.09]]
+    [
+        [0.74, 0.50, 0.39],
+        [0.68, 0.45, 0.34],
+        [0.58, 0.37, 0.26],
+        [0.50, 0.31, 0.21],
+        [0.36, 0.21, 0.14],
+        [0.22, 0.13, 0.09],
+    ]
 )
 HAIR_TONES = np.array(
-    [[0.02, 0.017, 0.015], [0.06, 0.035, 0.02], [0.14, 0.075, 0.035], [0.36, 0.23, 0.10], [0.25, 0.08, 0.03], [0.38, 0.37, 0.36]]
+    [
+        [0.02, 0.017, 0.015],
+        [0.06, 0.035, 0.02],
+        [0.14, 0.075, 0.035],
+        [0.36, 0.23, 0.10],
+        [0.25, 0.08, 0.03],
+        [0.38, 0.37, 0.36],
+    ]
 )
+CLOTH_TONES = np.array(
+    [
+        [0.02, 0.02, 0.022], [0.03, 0.035, 0.05], [0.10, 0.10, 0.105], [0.25, 0.25, 0.25], [0.45, 0.45, 0.44],
+        [0.72, 0.72, 0.70], [0.70, 0.66, 0.56], [0.015, 0.03, 0.09], [0.03, 0.07, 0.20], [0.07, 0.13, 0.26],
+        [0.16, 0.26, 0.42], [0.34, 0.03, 0.03], [0.16, 0.02, 0.035], [0.05, 0.12, 0.05], [0.10, 0.11, 0.045],
+        [0.38, 0.27, 0.15], [0.17, 0.10, 0.05], [0.55, 0.36, 0.05], [0.45, 0.15, 0.04], [0.46, 0.22, 0.26],
+        [0.12, 0.05, 0.16], [0.04, 0.20, 0.22], [0.30, 0.42, 0.30],
+    ]
+)  # fmt: skip
 HAIR_STYLES = ("short", "short", "buzz", "full", "bob", "tail", "bald")
-PATTERNS = ("plain", "plain", "stripes", "pinstripes", "plaid", "band", "logo", "sleeves")
+PATTERNS = ("plain", "plain", "plain", "plain", "stripes", "pinstripes", "plaid", "band", "logo", "sleeves")
 
 
 @dataclass(frozen=True)
 class Look:
-    """A person's shape (anny's phenotype values), colours (linear RGB) and cuts (canonical metres; ``sleeve`` along the arm)."""
+    """A person's shape (anny's phenotype values), colours (linear RGB) and cuts (canonical metres; ``sleeve`` along
+    the arm)."""
 
     shape: dict
     skin: np.ndarray
@@ -47,11 +71,9 @@ class Look:
 
 
 def cloth_colour(generator) -> np.ndarray:
-    """A linear RGB albedo [3]: greys, muted and now and then vivid hues."""
-    value = generator.choice([0.03, 0.09, 0.2, 0.4, 0.68]) * generator.uniform(0.8, 1.2)
-    hue = generator.uniform(0, 1) + np.array([0, 1 / 3, 2 / 3])
-    chroma = generator.choice([0.08, 0.45, 0.9])
-    return np.clip(value * (1 + chroma * np.cos(2 * np.pi * hue)), 0.015, 0.8)
+    """A linear RGB albedo [3] near a colour that clothes and painted things have."""
+    tone = CLOTH_TONES[generator.integers(len(CLOTH_TONES))] * generator.uniform(0.75, 1.3)
+    return np.clip(tone + generator.normal(0, 0.1, 3) * tone, 0.012, 0.8)
 
 
 def subject_shape(subject: int) -> dict:
@@ -94,7 +116,7 @@ def random_look(subject: int, generator: np.random.Generator) -> Look:
         looseness=float(generator.uniform(0.4, 1.6)),
         trousers=cloth_colour(generator),
         cuff=float(generator.uniform(0.085, 0.13) if long_trousers else generator.uniform(0.42, 0.64)),
-        shoes=cloth_colour(generator),
+        shoes=cloth_colour(generator) if generator.random() < 0.4 else np.full(3, generator.choice([0.02, 0.1, 0.65])),
         sole=np.full(3, generator.choice([0.03, 0.15, 0.7])),
         shoe_top=0.0 if generator.random() < 0.06 else float(generator.choice([0.095, 0.11, 0.17])),
         socks=np.full(3, generator.choice([0.03, 0.6, 0.75])),

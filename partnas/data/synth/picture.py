@@ -11,13 +11,16 @@ from partnas.data.synth.retarget import vary, with_arms_of
 
 OCCLUDED = 0.13
 """Share of the pictures with a solid in the foreground."""
-LEAST_SEEN = 0.6
+LEAST_SEEN = 0.68
 """A foreground solid that leaves less of the person than this is taken away again."""
+NEAREST = 0.75
+"""Least distance of the camera, as a share of that from which a standing person would fill 0.8 of the picture."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """``image`` RGB uint8 [S, S, 3]; ``joints`` [17, 3] world millimetres; ``bbox`` [x, y, w, h] pixels; ``visible`` [17]."""
+    """``image`` RGB uint8 [S, S, 3]; ``joints`` [17, 3] world millimetres; ``bbox`` [x, y, w, h] pixels; ``visible`` [17]:
+    inside the picture (as in Human3.6M, a hidden joint counts as visible)."""
 
     image: np.ndarray
     joints: np.ndarray
@@ -47,9 +50,7 @@ def make_picture(item: plan.Item, seed: int, size: int, body: Body, clips: dict[
     noise = int(generator.integers(2**32))
 
     def shoot(solids):
-        return render(
-            body.surface, posed, look, surroundings, solids, stage_camera, size, np.random.default_rng(noise)
-        )
+        return render(body.surface, posed, look, surroundings, solids, stage_camera, size, np.random.default_rng(noise))
 
     image, seen = shoot(things)
     if things and seen < LEAST_SEEN:
@@ -78,11 +79,13 @@ def turned(posed: Posed, yaw: float) -> Posed:
 def place(vertices, camera: scene.Camera, size: int, generator) -> np.ndarray:
     """World position [3] (metres) of the stage's origin that frames the body in the picture.
 
-    The longer side of the body's box takes 0.62–0.8 of the picture (less for a crouched or curled body), near the middle.
+    The longer side of the body's box takes 0.68–0.82 of the picture (less for a crouched body), near the middle.
     """
-    fill = generator.uniform(0.62, 0.80) * np.clip(np.ptp(vertices, axis=0).max() / 1.5, 0.75, 1.0)
-    shift = generator.uniform(-0.5, 0.5, 2) * (1 - fill - 0.12) * size
+    fill = generator.uniform(0.68, 0.82) * np.clip(np.ptp(vertices, axis=0).max() / 1.4, 0.78, 1.0)
+    shift = generator.uniform(-0.5, 0.5, 2) * max(1 - fill - 0.12, 0.03) * size
     local = vertices @ camera.R.T
+    # A body seen end on is small in the picture: coming close enough to fill it would distort it.
+    nearest = NEAREST * 1.7 * camera.f[1] / (0.8 * size)
     position = np.array([0.0, 0.0, 4.0]) - local.mean(0)
     for _ in range(8):
         points = local + position
@@ -92,7 +95,8 @@ def place(vertices, camera: scene.Camera, size: int, generator) -> np.ndarray:
         # The picture's middle, not the principal point, is where the box goes.
         wanted = size / 2 + shift - camera.c
         position[:2] += (wanted - (low + high) / 2) * depth / camera.f
-        position[2] += depth * ((high - low).max() / (fill * size) - 1)
+        wanted_depth = max(depth * (high - low).max() / (fill * size), nearest)
+        position[2] += wanted_depth - depth
     return camera.R.T @ (position - camera.t / 1000)
 
 

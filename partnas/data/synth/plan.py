@@ -1,4 +1,4 @@
-"""What is rendered: which clip instants, by which subject, under which camera. Plain data, fixed by (images, size of shares)."""
+"""What is rendered: which instants of which clip, by which subject, under which camera; fixed by the image count."""
 
 from dataclasses import dataclass
 
@@ -35,10 +35,7 @@ class Item:
 
     @property
     def folder(self) -> str:
-        return (
-            f"s_{self.subject:02d}_act_{self.action_idx:02d}"
-            f"_subact_{self.subaction_idx:02d}_ca_{self.cam_idx:02d}"
-        )
+        return f"s_{self.subject:02d}_act_{self.action_idx:02d}_subact_{self.subaction_idx:02d}_ca_{self.cam_idx:02d}"
 
     @property
     def file_name(self) -> str:

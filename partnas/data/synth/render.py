@@ -8,6 +8,8 @@ from partnas.data.synth import looks, scene
 from partnas.data.synth.body import Posed, Surface, vertex_normals
 from partnas.data.synth.rotations import normalise
 
+wp.config.quiet = True
+
 SUPERSAMPLING = 2
 FAR = 60.0
 OCCLUSION_REACH = 0.5
@@ -47,8 +49,7 @@ def _blocked(
 
 
 def initialise() -> None:
-    """Start warp quietly and compile the kernels into its cache in the user's folder."""
-    wp.config.quiet = True
+    """Start warp and compile the kernels into its cache in the user's folder."""
     wp.init()
     wp.load_module(device="cpu")
 
@@ -116,8 +117,8 @@ def render(
     open_share = np.ones(count)
     scattered = normalise(normal[closeness] + normalise(generator.normal(size=(int(closeness.sum()), 3))) * 0.98)
     open_share[closeness] = 1 - _block(mesh, points[closeness] + 0.006 * normal[closeness], scattered, OCCLUSION_REACH)
-    open_share = _smooth(open_share, lit, on_body, side, 9)
-    shadow = _smooth(shadow, lit, on_body, side, 3 if surroundings.sun_spread < 0.06 else 5)
+    open_share = _smooth(open_share, lit, on_body, side, 0.028)
+    shadow = _smooth(shadow, lit, on_body, side, 0.009 if surroundings.sun_spread < 0.06 else 0.021)
 
     cosine = np.clip(normal @ surroundings.sun, 0, 1)
     hemisphere = 0.5 + 0.5 * normal[:, 2:]
@@ -223,9 +224,10 @@ def _background(surroundings, origin, directions, missed, points, normal, colour
     return on_wall | on_ground
 
 
-def _smooth(values, lit, on_body, side, width):
-    """Average over lit neighbours of the same kind (body or not), in the supersampled picture."""
+def _smooth(values, lit, on_body, side, share):
+    """Average over lit neighbours of the same kind (body or not), in a window of ``share`` of the picture's side."""
     result = values.copy()
+    width = 2 * round(side * share / 2) + 1
     for kind in (lit & on_body, lit & ~on_body):
         mask = kind.reshape(side, side).astype(np.float32)
         total = cv2.blur(values.reshape(side, side).astype(np.float32) * mask, (width, width))

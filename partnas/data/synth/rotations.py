@@ -50,7 +50,7 @@ def from_matrix(matrix):
 
 
 def slerp(start, end, share):
-    """Spherical interpolation [..., 4] from ``start`` to ``end`` along the shorter arc; ``share`` is a number in 0–1."""
+    """Spherical interpolation [..., 4] from ``start`` to ``end`` along the shorter arc; ``share`` is in 0–1."""
     start, end = normalise(start), normalise(end)
     cosine = (start * end).sum(-1, keepdims=True)
     end = np.where(cosine < 0, -end, end)

@@ -11,6 +11,21 @@ from partnas.data.synth import rotations
 from partnas.data.synth.looks import cloth_colour, ellipsoid
 
 CAMERAS = 4
+WALL_TONES = np.array(
+    [
+        [0.72, 0.71, 0.68], [0.66, 0.60, 0.48], [0.50, 0.50, 0.50], [0.46, 0.54, 0.62], [0.50, 0.58, 0.48],
+        [0.60, 0.45, 0.36], [0.30, 0.33, 0.38], [0.34, 0.14, 0.09], [0.62, 0.55, 0.58], [0.24, 0.30, 0.26],
+    ]
+)  # fmt: skip
+FLOOR_TONES = np.array(
+    [
+        [0.36, 0.22, 0.12], [0.24, 0.13, 0.065], [0.50, 0.36, 0.22], [0.45, 0.44, 0.42], [0.28, 0.28, 0.29],
+        [0.60, 0.57, 0.50], [0.16, 0.17, 0.20], [0.30, 0.12, 0.10], [0.14, 0.22, 0.30], [0.34, 0.38, 0.34],
+    ]
+)  # fmt: skip
+WOOD_TONES = np.array(
+    [[0.30, 0.18, 0.09], [0.50, 0.36, 0.22], [0.13, 0.07, 0.04], [0.65, 0.65, 0.63], [0.10, 0.10, 0.11]]
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ def subject_cameras(subject: int, size: int) -> list[Camera]:
 
 
 def look_along(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """World-to-camera rotation [3, 3] of a camera that looks along ``yaw`` (from +x about z), down by ``pitch`` (radians)."""
+    """World-to-camera rotation [3, 3] of a camera that looks along ``yaw`` (from +x about z) and down by ``pitch``."""
     forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), -np.sin(pitch)])
     right = rotations.normalise(np.cross(forward, [0, 0, 1.0]))
     down = np.cross(forward, right)
@@ -156,35 +171,42 @@ def random_surroundings(generator, camera_centre, forward, radius: float) -> Sur
     sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     warm = generator.normal(0, 0.10)
     tint = np.array([1 + warm, 1.0, 1 - warm])
-    strength = generator.uniform(0.35, 1.1) if not outdoor else generator.choice([0.25, 0.9, 1.3])
-    ambient = np.array([1 - 0.4 * warm, 1.0, 1 + 0.5 * warm]) * generator.uniform(0.4, 0.7)
+    strength = generator.uniform(0.5, 1.3) if not outdoor else generator.choice([0.3, 1.2, 1.7])
+    ambient = np.array([1 - 0.4 * warm, 1.0, 1 + 0.5 * warm]) * generator.uniform(0.32, 0.6)
     sides = np.array([-forward[1], forward[0], 0.0])
     turn = rotations.about_z(generator.normal(0, 0.25))
     ground = {
         "pattern": str(
             generator.choice(["grass", "paving", "asphalt", "sand"])
             if outdoor
-            else generator.choice(["planks", "tiles", "checker", "carpet", "plain"])
+            else generator.choice(
+                ["planks", "planks", "tiles", "checker", "carpet", "plain"], p=[0.2, 0.2, 0.2, 0.08, 0.16, 0.16]
+            )
         ),
-        "colour": _surface_colour(generator),
-        "accent": _surface_colour(generator),
+        "colour": _surface_colour(generator, FLOOR_TONES),
+        "accent": _surface_colour(generator, FLOOR_TONES),
         "scale": generator.uniform(0.7, 1.4),
         "angle": generator.uniform(0, np.pi),
     }
     if ground["pattern"] == "grass":
         ground["colour"] = np.array([0.09, 0.16, 0.04]) * generator.uniform(0.7, 1.6)
     if ground["pattern"] in ("sand", "asphalt"):
-        base = np.array([0.5, 0.41, 0.28]) if ground["pattern"] == "sand" else np.full(3, 0.12)
+        base = np.array([0.42, 0.33, 0.21]) if ground["pattern"] == "sand" else np.full(3, 0.16)
         ground["colour"] = base * generator.uniform(0.7, 1.5)
     normal = turn @ -np.asarray(forward)
     wall = {
         "normal": normal,
         "distance": radius + generator.uniform(0.5, 3.5),
         "pattern": str(generator.choice(["plain", "plain", "stripes", "bricks", "panels", "wainscot"])),
-        "colour": _surface_colour(generator, 0.25),
-        "accent": _surface_colour(generator, 0.1),
+        "colour": _surface_colour(generator, WALL_TONES),
+        "accent": _surface_colour(generator, WALL_TONES),
         "pictures": [
-            (generator.uniform(-2.5, 2.5), generator.uniform(1.0, 1.9), *generator.uniform(0.15, 0.6, 2), cloth_colour(generator))
+            (
+                generator.uniform(-2.5, 2.5),
+                generator.uniform(1.0, 1.9),
+                *generator.uniform(0.15, 0.6, 2),
+                cloth_colour(generator),
+            )
             for _ in range(generator.integers(0, 4))
         ],
         "hills": generator.uniform(0.02, 0.12),
@@ -200,7 +222,7 @@ def random_surroundings(generator, camera_centre, forward, radius: float) -> Sur
             continue
         place = depth * np.asarray(forward) + side * sides
         if np.linalg.norm(place[:2] - camera_centre[:2]) > 1.5:
-            things += furniture(generator, place[:2], _surface_colour(generator))
+            things += furniture(generator, place[:2], _thing_colour(generator))
     return Surroundings(
         style=style,
         ground=ground,
@@ -220,7 +242,7 @@ def random_occluder(generator, camera_centre, target) -> list[Thing]:
     """A solid between the camera and ``target`` [3], a point of the body, standing on the ground or hanging down."""
     share = generator.uniform(0.5, 0.75)
     point = camera_centre + share * (np.asarray(target) - camera_centre)
-    colour = _surface_colour(generator)
+    colour = _thing_colour(generator)
     yaw = generator.uniform(0, np.pi)
     kind = generator.choice(["crate", "post", "shrub"])
     if kind == "post":
@@ -236,7 +258,9 @@ def random_occluder(generator, camera_centre, target) -> list[Thing]:
         radii = generator.uniform(0.06, 0.14, 3)
         vertices, faces = ellipsoid(centre, radii)
         parts.append(Thing(vertices, rotations.normalise((vertices - centre) / radii**2), faces, colour))
-    parts.append(box((point[0], point[1], point[2] / 2), (0.03, 0.03, max(point[2], 0.05)), yaw, np.array([0.1, 0.06, 0.03])))
+    parts.append(
+        box((point[0], point[1], point[2] / 2), (0.03, 0.03, max(point[2], 0.05)), yaw, np.array([0.1, 0.06, 0.03]))
+    )
     return parts
 
 
@@ -354,7 +378,10 @@ def _hash(a, b):
     return 2 * (value - np.floor(value)) - 1
 
 
-def _surface_colour(generator, least: float = 0.06):
-    colour = cloth_colour(generator)
-    grey = colour.mean()
-    return np.clip(0.45 * colour + 0.55 * grey, least, 0.75)
+def _surface_colour(generator, tones):
+    tone = tones[generator.integers(len(tones))] * generator.uniform(0.75, 1.25)
+    return np.clip(tone * (1 + generator.normal(0, 0.06, 3)), 0.02, 0.8)
+
+
+def _thing_colour(generator):
+    return cloth_colour(generator) if generator.random() < 0.4 else _surface_colour(generator, WOOD_TONES)

@@ -4,6 +4,7 @@ import importlib.util
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from partnas.data.synth import plan, scene
+from partnas.data.synth.body import cache_folder
 from partnas.data.synth.clips import load_clip
 from partnas.data.synth.layout import write_annotations
 from partnas.errors import PartnasError
@@ -28,15 +30,15 @@ def synthesize(
     seed: int = 0,
     workers: int = 2,
     size: int = 160,
-    quality: int = 80,
+    quality: int = 70,
     progress: bool = True,
 ) -> Path:
     """Render people in motion into ``output`` (``images/`` and ``annotations/``), in the layout of Human3.6M.
 
-    Real motion capture (the DeepMimic clips in ``pybullet``) on the ``anny`` body, ray-cast by ``warp-lang``. Clips are
-    split over subjects: 1, 5, 6 train, 7, 8 validation, 9, 11 test. The same seed, count, size and quality give the same
-    files whatever the number of workers. Nothing is left behind if it fails. Call it under ``if __name__ == "__main__"``
-    in a script, since the workers are spawned.
+    Real motion capture (the DeepMimic clips in ``pybullet``) on the ``anny`` body, ray-cast by ``warp-lang``. Clips
+    are split over subjects: 1, 5, 6 train, 7, 8 validation, 9, 11 test. The same seed, count, size and quality give
+    the same files whatever the number of workers. Nothing is left behind if it fails. In a script, call it under
+    ``if __name__ == "__main__"``, since the workers are spawned.
 
     Args:
         output: a folder that does not exist yet, or is empty.
@@ -95,6 +97,8 @@ def _render_all(items, folder, seed, workers, size, quality, progress):
     context = multiprocessing.get_context("spawn")
     with _single_threaded(), ProcessPoolExecutor(min(workers, len(items)), context, _start, arguments) as pool:
         try:
+            if progress and not any(cache_folder().glob("*/build_compact_model_data_*")):
+                tqdm.write("The first run prepares the body model; this takes about a minute.", file=sys.stderr)
             finished = pool.map(_make, items, chunksize=4)
             bar = tqdm(finished, total=len(items), desc="Rendering", unit="image", disable=not progress)
             return list(bar)
@@ -141,13 +145,30 @@ def _load():
 
     import cv2
 
-    from partnas.data.synth import body, render
+    from partnas.data.synth import body
 
-    folder = body.cache_folder()
+    folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
-    with (folder / "lock").open("w") as lock:
+    with (folder / "lock").open("w") as lock, _silence():
         fcntl.flock(lock, fcntl.LOCK_EX)
+        from partnas.data.synth import render
+
         render.initialise()
         _worker["body"] = body.Body()
     _worker["clips"] = {name: load_clip(name) for names in plan.SPLIT_CLIPS.values() for name in names}
+
+
+@contextmanager
+def _silence():
+    # Warp's native code reports a missing GPU on the file descriptors themselves.
+    saved = os.dup(1), os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        for target, descriptor in zip((1, 2), saved, strict=True):
+            os.dup2(descriptor, target)
+            os.close(descriptor)
