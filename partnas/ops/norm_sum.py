@@ -1,0 +1,246 @@
+"""Batch norm of every branch that enters a node, weighted and summed in one pass.
+
+With z the maps, m and v their statistics, r = 1 / sqrt(v + eps), g the gradient of the sum, zn the normalised map and
+N = B*H*W, per channel:
+
+    dL/dz_k = w_k r_k (g - mean(g) - zn_k mean(g zn_k))        dL/dw_k = sum over channels and positions of g zn_k
+
+so the reductions that batch norm's backward needs anyway give the gradients of the weights, that is of the alphas.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+from partnas.ops.backend import resolve
+
+
+def norm_stats(maps: Sequence[torch.Tensor], synchronised: bool = False) -> torch.Tensor:
+    """Batch statistics of maps, the step between producing maps and summing them.
+
+    Args:
+        maps: K tensors ``(B, C, H, W)``; B, H and W may differ between them.
+        synchronised: Take the statistics over the maps of all ranks of the default process group; every rank must
+            hold as many positions.
+
+    Returns:
+        ``(K, 2, C)`` float32 (float64 for float64 maps): mean and biased variance, zero for empty maps. No gradient
+        flows through them: the backward of the operators that take them is batch norm's whole backward.
+    """
+    with torch.no_grad():
+        statistics = torch.stack([_statistics(z) for z in maps])  # [K, 2, C]
+        return _over_ranks(statistics) if synchronised else statistics
+
+
+def norm_sum(
+    maps: Sequence[torch.Tensor],
+    statistics: torch.Tensor,
+    weights: torch.Tensor,
+    identities: Sequence[torch.Tensor] = (),
+    identity_weights: torch.Tensor | None = None,
+    *,
+    eps: float = 1e-5,
+    synchronised: bool = False,
+) -> torch.Tensor:
+    """Weighted sum of normalised maps and of identities: a node of a mixed cell (Eqs. 1 and 2 of the paper).
+
+    ``sum_k weights[k] * (maps[k] - mean_k) / sqrt(variance_k + eps) + sum_l identity_weights[l] * identities[l]``
+
+    Args:
+        maps: K tensors ``(B, C, H, W)``, float32, bfloat16, float16 or float64, any strides.
+        statistics: ``(K, 2, C)``, from :func:`norm_stats` of these very maps.
+        weights: ``(K,)``.
+        identities: L tensors of the maps' shape, summed as they are (skip connections).
+        identity_weights: ``(L,)``; may be left out when there are none.
+        eps: Added to the variances.
+        synchronised: The statistics are those of all ranks, and so are the means in the backward. Gradients of
+            ``weights`` stay this rank's own share.
+
+    Returns:
+        ``(B, C, H, W)`` in the maps' dtype, channels-last if the first input is. Accumulates in float32 at least.
+
+    Raises:
+        ValueError: There is neither a map nor an identity, or the numbers of maps and weights differ.
+    """
+    if not maps and not identities:
+        raise ValueError("norm_sum: give at least one map or identity")
+    if identity_weights is None:
+        identity_weights = weights.new_zeros(0)
+    if len(weights) != len(maps) or len(statistics) != len(maps) or len(identity_weights) != len(identities):
+        raise ValueError("norm_sum: each map needs its statistics and weight, each identity its weight")
+    resolve("norm_sum", (*maps, *identities)[0])
+    return _NormSum.apply(statistics, weights, identity_weights, eps, synchronised, len(maps), *maps, *identities)
+
+
+def reference(
+    maps: Sequence[torch.Tensor],
+    statistics: torch.Tensor,
+    weights: torch.Tensor,
+    identities: Sequence[torch.Tensor] = (),
+    identity_weights: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """:func:`norm_sum` in plain PyTorch; differentiable through ``statistics`` where those come from
+    :func:`reference_stats`."""
+    total = 0
+    for z, (mean, variance), weight in zip(maps, statistics, weights, strict=True):
+        normalised = (z.to(mean.dtype) - mean[:, None, None]) * torch.rsqrt(variance + eps)[:, None, None]
+        total = total + weight * normalised
+    for index, x in enumerate(identities):
+        total = total + identity_weights[index] * x.to(statistics.dtype)
+    return total.to((*maps, *identities)[0].dtype)
+
+
+def reference_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """:func:`norm_stats` in plain, differentiable PyTorch."""
+    wide = [z.to(_accumulator(z)) for z in maps]
+    return torch.stack([torch.stack([z.mean((0, 2, 3)), z.var((0, 2, 3), unbiased=False)]) for z in wide])
+
+
+def flops(maps: int, identities: int, elements: int) -> int:
+    """Multiply-adds of :func:`norm_sum` on maps of ``elements`` numbers, statistics not counted."""
+    return (maps + identities) * elements
+
+
+def norm_backward(
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    statistics: torch.Tensor,
+    scale: torch.Tensor | None,
+    eps: float,
+    synchronised: bool,
+    needs: Sequence[bool],
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Backward of ``scale * (x - mean) / sqrt(variance + eps) + shift`` through the statistics of ``x``.
+
+    Args:
+        gradient, x: ``(B, C, H, W)``.
+        statistics: ``(2, C)``.
+        scale: ``(C,)`` or None for one.
+        needs: Which of the three gradients to form.
+
+    Returns:
+        Gradients of ``x``, ``scale`` and ``shift``, None for those not needed. Those of scale and shift are this
+        rank's share.
+    """
+    mean, rstd = statistics[0], torch.rsqrt(statistics[1] + eps)
+    if x.numel() == 0:
+        return x.clone() if needs[0] else None, *(torch.zeros_like(mean) if n else None for n in needs[1:])
+    if not synchronised:
+        found = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, torch.ones_like(mean) if scale is None else scale, None, None, mean, rstd, True, eps, needs
+        )
+        return tuple(value if n else None for value, n in zip(found, needs, strict=True))
+    normalised = (x - mean[:, None, None]) * rstd[:, None, None]
+    sums = torch.stack([(gradient * normalised).sum((0, 2, 3)), gradient.sum((0, 2, 3))])  # [2, C]
+    means = sums.clone()
+    dist.all_reduce(means)
+    means /= x.numel() // x.shape[1] * dist.get_world_size()
+    inner = gradient - means[1][:, None, None] - normalised * means[0][:, None, None]
+    factor = rstd if scale is None else rstd * scale
+    input_gradient = (inner * factor[:, None, None]).to(x.dtype) if needs[0] else None
+    return input_gradient, *(s if n else None for s, n in zip(sums, needs[1:], strict=True))
+
+
+class _NormSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, statistics, weights, identity_weights, eps, synchronised, count, *inputs):
+        maps, identities = inputs[:count], inputs[count:]
+        scales = weights.detach().to(statistics)[:, None] * torch.rsqrt(statistics[:, 1] + eps)  # [K, C]
+        ctx.save_for_backward(statistics, weights, identity_weights, *inputs)
+        ctx.eps, ctx.synchronised, ctx.count = eps, synchronised, count
+        return _weighted_sum(maps, scales, -(scales * statistics[:, 0]).sum(0), identities, identity_weights.detach())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        statistics, weights, identity_weights, *inputs = ctx.saved_tensors
+        needs_weights, needs_identity_weights = ctx.needs_input_grad[1:3]
+        needs = ctx.needs_input_grad[6:]
+        channels = gradient.shape[1]
+        gradients: list[torch.Tensor | None] = []
+        weight_gradients = []
+        for k in range(ctx.count):
+            # A scale of w in every channel makes batch norm's own gradients those of the weighted branch.
+            scale = weights[k].to(statistics).expand(channels).contiguous()
+            found = norm_backward(
+                gradient, inputs[k], statistics[k], scale, ctx.eps, ctx.synchronised, [needs[k], needs_weights, False]
+            )
+            gradients.append(found[0])
+            if needs_weights:
+                weight_gradients.append(found[1].sum())
+        identity_weight_gradients = []
+        for index, x in enumerate(inputs[ctx.count :]):
+            needed = needs[ctx.count + index]
+            gradients.append(gradient * identity_weights[index].to(gradient) if needed else None)
+            if needs_identity_weights:
+                identity_weight_gradients.append(_dot(gradient, x))
+        return (
+            None,
+            _stacked(weight_gradients, weights) if needs_weights else None,
+            _stacked(identity_weight_gradients, identity_weights) if needs_identity_weights else None,
+            None,
+            None,
+            None,
+            *gradients,
+        )
+
+
+def _weighted_sum(maps, scales, offset, identities, identity_weights):
+    first = (*maps, *identities)[0]
+    total = torch.empty_like(first, dtype=scales.dtype)
+    total.copy_(offset[:, None, None].expand_as(first))
+    # Rows of many pixels: a per-channel factor is then repeated along a long inner loop.
+    rows = [_rows(value) for value in (total, *maps)]
+    if all(row is not None for row in rows):
+        for row, scale in zip(rows[1:], scales, strict=True):
+            rows[0].addcmul_(row, scale.repeat(rows[0].shape[1] // len(scale)))
+    else:
+        for z, scale in zip(maps, scales, strict=True):
+            total.addcmul_(z, scale[:, None, None])
+    for index, x in enumerate(identities):
+        total.addcmul_(x, identity_weights[index].to(total))
+    return total.to(first.dtype)
+
+
+def _rows(value: torch.Tensor) -> torch.Tensor | None:
+    """A channels-last tensor as ``(rows, pixels * C)`` with at least 128 columns where they fit; None for others."""
+    batch, channels, height, width = value.shape
+    if value.numel() == 0 or not value.is_contiguous(memory_format=torch.channels_last):
+        return None
+    pixels = math.gcd(batch * height * width, max(1, 256 // channels))
+    return value.permute(0, 2, 3, 1).reshape(-1, pixels * channels)
+
+
+def _statistics(z: torch.Tensor) -> torch.Tensor:
+    accumulator = _accumulator(z)
+    if z.numel() == 0:
+        return z.new_zeros(2, z.shape[1], dtype=accumulator)
+    return torch.stack(torch.batch_norm_update_stats(z.to(accumulator), None, None, 0.0))
+
+
+def _over_ranks(statistics: torch.Tensor) -> torch.Tensor:
+    ranks = dist.get_world_size()
+    mean = statistics[:, 0].clone()
+    dist.all_reduce(mean)
+    mean /= ranks
+    variance = statistics[:, 1] + (statistics[:, 0] - mean) ** 2
+    dist.all_reduce(variance)
+    return torch.stack([mean, variance / ranks], 1)
+
+
+def _accumulator(z: torch.Tensor) -> torch.dtype:
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    accumulator = _accumulator(left)
+    if left.is_contiguous(memory_format=torch.channels_last):
+        left, right = left.permute(0, 2, 3, 1), right.permute(0, 2, 3, 1)
+    return torch.dot(left.to(accumulator).reshape(-1), right.to(accumulator).reshape(-1))
+
+
+def _stacked(values: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    return torch.stack(values).to(like.dtype) if values else torch.zeros_like(like)
