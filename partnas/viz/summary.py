@@ -42,7 +42,8 @@ def write_png(path: Path, run_dir: Path) -> Path:
     _errors(figure.add_subplot(grid[2, :]), evaluation)
     figure.suptitle(
         f"MPJPE {evaluation['mpjpe_mm']:.0f} mm on motions never seen in search or training; "
-        f"the mean training pose gives {evaluation['mean_pose_mpjpe_mm']:.0f} mm",
+        f"the mean training pose gives {evaluation['mean_pose_mpjpe_mm']:.0f} mm\n"
+        "orange: prediction, grey: annotation",
         fontsize=13,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

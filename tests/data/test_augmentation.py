@@ -35,7 +35,7 @@ def test_an_object_has_opaque_and_clear_places(side):
     colours, opacity = drawn_object(side, np.random.default_rng(1))
     assert colours.shape[:2] == opacity.shape
     assert opacity.max() > 0.5
-    assert opacity.min() == 0
+    assert opacity.min() < 0.1
 
 
 @pytest.mark.parametrize("centre", [(0, 0), (-50, 3), (9.6, 10), (1e4, 1e4)])
