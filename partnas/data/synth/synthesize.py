@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,8 +59,11 @@ def synthesize(
     output = Path(output)
     _check(output, images, seed, workers, size, quality)
     items = plan.make_plan(images)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    except OSError as error:
+        raise PartnasError(f"{output}: cannot be written ({error.strerror}); give another place") from error
     try:
         for folder in sorted({item.folder for item in items}):
             (temporary / "images" / folder).mkdir(parents=True)
@@ -102,6 +106,8 @@ def _render_all(items, folder, seed, workers, size, quality, progress):
             finished = pool.map(_make, items, chunksize=4)
             bar = tqdm(finished, total=len(items), desc="Rendering", unit="image", disable=not progress)
             return list(bar)
+        except BrokenProcessPool as error:
+            raise PartnasError("a rendering process died, perhaps for lack of memory; give fewer --workers") from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
