@@ -2,7 +2,7 @@
 // when it is channels-last.
 #include "cpu/channel_shuffle.h"
 
-#include <cstring>
+#include <algorithm>
 #include <vector>
 
 #include "common/tensor.h"
@@ -13,8 +13,8 @@ namespace {
 using torch::stable::parallel_for;
 
 constexpr int64_t grain_bytes = 1 << 16;
-// A run of at least this many bytes is worth a memcpy of its own.
-constexpr int64_t long_run = 128;
+// Runs of at least this many bytes are copied one by one.
+constexpr int64_t long_run = 64;
 
 bool is_channels_last(const Tensor& x) {
   if (x.is_contiguous() || (x.dim() != 4 && x.dim() != 5)) return false;
@@ -29,28 +29,61 @@ bool is_channels_last(const Tensor& x) {
   return same && matches(0);
 }
 
-// Both sides in runs of `bytes`: output run i of each of `groups` groups is input run order[i] of the same group.
+// Output run i of each of `groups` groups is input run order[i] of the same group.
 void copy_runs(const char* from, char* to, const std::vector<int64_t>& order, int64_t groups, int64_t bytes) {
   const auto runs = static_cast<int64_t>(order.size());
+  const auto kernel = PARTNAS_KERNEL(copy_runs);
   parallel_for(0, groups * runs, std::max<int64_t>(1, grain_bytes / std::max<int64_t>(bytes, 1)),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t i = begin; i < end; ++i) {
-                   const int64_t group = i / runs;
-                   std::memcpy(to + i * bytes, from + (group * runs + order[i % runs]) * bytes,
-                               static_cast<size_t>(bytes));
-                 }
-               });
+               [&](int64_t begin, int64_t end) { kernel(from, to, order.data(), runs, bytes, begin, end); });
 }
 
-void permute_channels(const char* from, char* to, const std::vector<int64_t>& order, int64_t depth, int64_t pixels,
-                      int64_t element) {
+struct Plan {
+  std::vector<ShuffleVector> vectors;
+  std::vector<ShuffleStep> steps;
+};
+
+// Steps that gather `bytes` output bytes, output byte i from input byte source[i]; bytes >= shuffle_width.
+Plan plan_shuffle(const std::vector<int32_t>& source) {
+  constexpr int32_t window = 16;
+  const auto bytes = static_cast<int32_t>(source.size());
+  Plan plan;
+  for (int32_t next = 0; next < bytes; next += shuffle_width) {
+    const int32_t target = std::min<int32_t>(next, bytes - shuffle_width);
+    plan.vectors.push_back({target, static_cast<int32_t>(plan.steps.size())});
+    std::vector<int32_t> wanted(source.begin() + target, source.begin() + target + shuffle_width);
+    std::sort(wanted.begin(), wanted.end());
+    int32_t covered = -1;
+    for (const int32_t lowest : wanted) {
+      if (lowest <= covered) continue;
+      ShuffleStep step{std::min(lowest, bytes - window), {}};
+      for (int32_t i = 0; i < shuffle_width; ++i) {
+        const int32_t offset = source[target + i] - step.source;
+        step.index[i] = source[target + i] > covered && offset >= 0 && offset < window ? offset : 0x80;
+      }
+      covered = step.source + window - 1;
+      plan.steps.push_back(step);
+    }
+  }
+  plan.vectors.push_back({bytes, static_cast<int32_t>(plan.steps.size())});
+  return plan;
+}
+
+void shuffle_pixels(const char* from, char* to, const std::vector<int64_t>& order, int64_t run_bytes, int64_t pixels) {
+  const int64_t pixel_bytes = static_cast<int64_t>(order.size()) * run_bytes;
+  // Small pixels are taken several at a time, to fill a vector.
+  const int64_t together = (shuffle_width + pixel_bytes - 1) / pixel_bytes;
+  const int64_t bytes = together * pixel_bytes, blocks = pixels / together;
   std::vector<int32_t> source;
-  for (const int64_t run : order)
-    for (int64_t d = 0; d < depth; ++d) source.push_back(static_cast<int32_t>(run * depth + d));
-  const auto channels = static_cast<int64_t>(source.size());
-  const auto kernel = PARTNAS_KERNEL(permute_pixels);
-  parallel_for(0, pixels, std::max<int64_t>(1, grain_bytes / (channels * element)),
-               [&](int64_t begin, int64_t end) { kernel(element, from, to, source.data(), channels, begin, end); });
+  for (int64_t p = 0; p < together; ++p)
+    for (const int64_t run : order)
+      for (int64_t i = 0; i < run_bytes; ++i) source.push_back(static_cast<int32_t>(p * pixel_bytes + run * run_bytes + i));
+  const Plan plan = plan_shuffle(source);
+  const auto kernel = PARTNAS_KERNEL(shuffle_pixels);
+  parallel_for(0, blocks, std::max<int64_t>(1, grain_bytes / bytes), [&](int64_t begin, int64_t end) {
+    kernel(from, to, plan.vectors.data(), static_cast<int64_t>(plan.vectors.size()) - 1, plan.steps.data(), bytes, begin,
+           end);
+  });
+  copy_runs(from + blocks * bytes, to + blocks * bytes, order, pixels - blocks * together, run_bytes);
 }
 
 Tensor channel_shuffle(Tensor input, std::vector<int64_t> order, int64_t depth) {
@@ -76,7 +109,7 @@ Tensor channel_shuffle(Tensor input, std::vector<int64_t> order, int64_t depth) 
   } else if (depth * element >= long_run) {
     copy_runs(from, to, order, x.numel() / x.size(1), depth * element);
   } else {
-    permute_channels(from, to, order, depth, x.numel() / x.size(1), element);
+    shuffle_pixels(from, to, order, depth * element, x.numel() / x.size(1));
   }
   return output;
 }

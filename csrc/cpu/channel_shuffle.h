@@ -7,12 +7,28 @@
 
 namespace partnas {
 
-#define PARTNAS_DECLARE(capability)                                                                                   \
-  namespace capability {                                                                                              \
-  /* Per pixel of [begin, end): element c of the output is element source[c] of the input, `channels` of them, each   \
-     of `element` = 1, 2, 4, 8 or 16 bytes. */                                                                        \
-  void permute_pixels(int64_t element, const void* input, void* output, const int32_t* source, int64_t channels,      \
-                      int64_t begin, int64_t end);                                                                    \
+constexpr int64_t shuffle_width = 32;
+
+// One step of gathering `shuffle_width` output bytes: where index[i] < 16, output byte i is byte source + index[i] of
+// the input; elsewhere it is left to another step.
+struct ShuffleStep {
+  int32_t source;
+  uint8_t index[shuffle_width];
+};
+
+// Steps [first_step, first_step of the next vector) give the output bytes from `target` on.
+struct ShuffleVector {
+  int32_t target, first_step;
+};
+
+#define PARTNAS_DECLARE(capability)                                                                                    \
+  namespace capability {                                                                                               \
+  /* Output runs [begin, end): run i of `bytes` bytes is input run order[i % runs] of the same group of `runs`. */     \
+  void copy_runs(const char* input, char* output, const int64_t* order, int64_t runs, int64_t bytes, int64_t begin,    \
+                 int64_t end);                                                                                         \
+  /* Pixels [begin, end) of `bytes` bytes each, every one of them by the same steps. */                                \
+  void shuffle_pixels(const char* input, char* output, const ShuffleVector* vectors, int64_t count,                    \
+                      const ShuffleStep* steps, int64_t bytes, int64_t begin, int64_t end);                            \
   }
 PARTNAS_FOR_EACH_CAPABILITY(PARTNAS_DECLARE)
 #undef PARTNAS_DECLARE

@@ -14,7 +14,7 @@ namespace partnas::PARTNAS_CAPABILITY {
 namespace {
 
 constexpr float headroom = 40.0f;
-constexpr int64_t chunk_elements = 4096;
+constexpr int64_t chunk_elements = 1024;
 
 int64_t rows_per_chunk(const Grid& grid) {
   const int64_t rows = chunk_elements / (grid.inner > 0 ? grid.inner : 1);
@@ -34,6 +34,7 @@ Chunk sum_chunk(const T* base, int64_t rows, int64_t stride, int64_t inner, floa
     const T* row = base + r * stride;
     Floats row_sum{}, column = iota();
     for (int64_t i = 0; i < whole; i += lanes, column += static_cast<float>(lanes)) {
+      __builtin_prefetch(row + i + inner);  // the next run: in channels-last another part's, which no prefetcher finds
       const Floats v = load(row + i);
       const Floats e = exponential(v - reference);
       chunk.largest = maximum(v, chunk.largest);
