@@ -16,33 +16,37 @@ DEPTH_HALF_RANGE = 1000.0
 """Millimetres in front of and behind the root that the volume covers."""
 
 
-def expand_box(
-    bbox: np.ndarray, image_size: tuple[int, int], aspect: float = 1.0, factor: float = 1.25
-) -> np.ndarray | None:
-    """The crop's box: clipped to the image, widened to ``aspect``, enlarged by ``factor`` about its centre.
+def expand_boxes(
+    bboxes: np.ndarray, image_sizes: np.ndarray, aspect: float = 1.0, factor: float = 1.25
+) -> np.ndarray:
+    """The crops' boxes: clipped to the image, widened to ``aspect``, enlarged by ``factor`` about their centres.
 
     Args:
-        bbox: ``[xmin, ymin, width, height]`` in pixels.
-        image_size: ``(width, height)`` in pixels.
+        bboxes: ``(N, 4)`` ``[xmin, ymin, width, height]`` in pixels.
+        image_sizes: ``(N, 2)`` width and height in pixels.
         aspect: Width over height of the network's input.
 
     Returns:
-        ``[xmin, ymin, width, height]`` float64 (it may reach beyond the image), or None where nothing of the box lies
-        inside the image.
+        ``(N, 4)`` ``[xmin, ymin, width, height]`` float64 (it may reach beyond the image); NaN where less than a pixel
+        of the box, across or down, lies inside the image.
     """
-    x, y, width, height = np.asarray(bbox, dtype=np.float64)
-    left, top = max(x, 0.0), max(y, 0.0)
-    right, bottom = min(x + width, image_size[0]), min(y + height, image_size[1])
-    if not (right - left >= 1 and bottom - top >= 1):
-        return None
-    centre = np.array([(left + right) / 2, (top + bottom) / 2])
-    width, height = right - left, bottom - top
-    if width > aspect * height:
-        height = width / aspect
-    else:
-        width = height * aspect
-    size = np.array([width, height]) * factor
-    return np.concatenate([centre - size / 2, size])
+    bboxes = np.asarray(bboxes, dtype=np.float64)
+    near = np.maximum(bboxes[:, :2], 0)
+    far = np.minimum(bboxes[:, :2] + bboxes[:, 2:], image_sizes)
+    clipped = far - near  # [N, 2]
+    width = np.maximum(clipped[:, 0], clipped[:, 1] * aspect) * factor
+    size = np.column_stack([width, width / aspect])
+    boxes = np.column_stack([(near + far - size) / 2, size])
+    boxes[~(clipped >= 1).all(1)] = np.nan
+    return boxes
+
+
+def expand_box(
+    bbox: np.ndarray, image_size: tuple[int, int], aspect: float = 1.0, factor: float = 1.25
+) -> np.ndarray | None:
+    """:func:`expand_boxes` of one box ``(4,)``; None where less than a pixel of it lies inside the image."""
+    box = expand_boxes(np.asarray(bbox)[None], np.asarray(image_size)[None], aspect, factor)[0]
+    return None if np.isnan(box[0]) else box
 
 
 def crop_transform(

@@ -1,13 +1,16 @@
 """Human3.6M in the on-disk layout of Moon et al.'s public release; the embedded sample has the same."""
 
-import json
+import logging
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from partnas.data.crop import expand_boxes
+from partnas.data.records import Records, entry, numbers, read_json, require_unique
 from partnas.errors import PartnasError
 from partnas.skeleton import PARTS
 
@@ -30,21 +33,27 @@ SPLITS: dict[int, dict[str, tuple[int, ...]]] = {
 JOINTS_ON_DISK = 17
 LEFT_SHOULDER, RIGHT_SHOULDER = PARTS.index("L_Shoulder"), PARTS.index("R_Shoulder")
 
+log = logging.getLogger(__name__)
+
 
 class Human36M:
     """The annotated frames of some subjects, as arrays over N frames.
 
+    Frames whose box has no area (less than a pixel of it inside the image) are left out, as the public baseline does;
+    they are counted in ``skipped`` and told in one logged warning.
+
     Attributes:
-        image_paths: ``(N,)`` strings.
-        image_sizes: ``(N, 2)`` width and height in pixels.
-        bboxes: ``(N, 4)`` ``[xmin, ymin, width, height]`` in pixels.
-        joints_camera: ``(N, 18, 3)`` millimetres in camera axes (x right, y down, z away).
-        joints_image: ``(N, 18, 2)`` pixels.
-        visible: ``(N, 18)`` bool.
-        focal, principal: ``(N, 2)`` pixels.
-        subject: ``(N,)`` int.
+        image_names: ``(N,)`` UTF-8 bytes below ``root/images``; see :meth:`image_path`.
+        image_sizes: ``(N, 2)`` width and height in pixels, int32.
+        bboxes: ``(N, 4)`` ``[xmin, ymin, width, height]`` in pixels, float64.
+        joints_camera: ``(N, 18, 3)`` millimetres in camera axes (x right, y down, z away), float32.
+        joints_image: ``(N, 18, 2)`` pixels, float32.
+        visible: ``(N, 18)`` bool; Thorax is visible where both shoulders are.
+        focal, principal: ``(N, 2)`` pixels, float64.
+        subject: ``(N,)`` int64.
         action: ``(N,)`` names.
-        ids: ``(N,)`` annotation ids.
+        ids: ``(N,)`` annotation ids, int64.
+        skipped: One line for each frame that was left out.
 
     Args:
         root: Folder that holds ``images`` and ``annotations``.
@@ -52,16 +61,24 @@ class Human36M:
         stride: Keep frames with ``frame_idx % stride == 0``.
 
     Raises:
-        PartnasError: A missing or broken file, a missing field, a joint that is not finite, a camera without focal length,
-            two annotations with one id, or nothing left to read. The message names file, id and field.
+        PartnasError: A missing or broken file, a missing field, a value of the wrong kind, a joint that is not finite or
+            lies behind its camera, a camera without focal length, a box outside its image, an id that stands twice, or
+            nothing left to read. The message names file, id and field.
     """
 
     def __init__(self, root: Path | str, subjects: Sequence[int], stride: int = 1):
         self.root = Path(root)
-        parts = [_read_subject(self.root, subject, stride) for subject in subjects]
+        if stride < 1:
+            raise PartnasError(f"stride: {stride} is not positive; 1 keeps every frame")
+        read = [_read_subject(self.root, subject, stride) for subject in subjects]
+        self.skipped: list[str] = [line for _, skipped in read for line in skipped]
+        parts = [columns for columns, _ in read]
         if not sum(len(part["ids"]) for part in parts):
-            raise PartnasError(f"{self.root}: no frame of subjects {list(subjects)} has frame_idx % {stride} == 0")
-        self.image_paths: np.ndarray = np.concatenate([part["image_paths"] for part in parts])
+            raise PartnasError(
+                f"{self.root}: no usable frame of subjects {list(subjects)} has frame_idx % {stride} == 0; "
+                "name other subjects or a smaller stride"
+            )
+        self.image_names: np.ndarray = np.concatenate([part["image_names"] for part in parts])
         self.image_sizes: np.ndarray = np.concatenate([part["image_sizes"] for part in parts])
         self.bboxes: np.ndarray = np.concatenate([part["bboxes"] for part in parts])
         self.joints_camera: np.ndarray = np.concatenate([part["joints_camera"] for part in parts])
@@ -72,14 +89,22 @@ class Human36M:
         self.subject: np.ndarray = np.concatenate([part["subject"] for part in parts])
         self.action: np.ndarray = np.concatenate([part["action"] for part in parts])
         self.ids: np.ndarray = np.concatenate([part["ids"] for part in parts])
-        if len(np.unique(self.ids)) < len(self.ids):
-            values, counts = np.unique(self.ids, return_counts=True)
-            raise PartnasError(
-                f"{self.root}/annotations: annotation id {values[counts > 1][0]} stands twice; ids are unique across subjects"
-            )
+        require_unique(self.root / "annotations", self.ids, "annotation id")
+        if self.skipped:
+            total = len(self.skipped) + len(self)
+            log.warning("%d of %d frames are left out; the first: %s", len(self.skipped), total, self.skipped[0])
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def image_path(self, index: int) -> str:
+        """The image file of a frame."""
+        return str(self.root / "images" / self.image_names[index].decode())
+
+    @property
+    def image_paths(self) -> "ImagePaths":
+        """The image files of all frames, made one at a time as they are asked for."""
+        return ImagePaths(self)
 
     def subset(self, indices: np.ndarray | Sequence[int]) -> "Human36M":
         """The frames at ``indices``, in that order."""
@@ -90,134 +115,139 @@ class Human36M:
         return chosen
 
 
+@dataclass(frozen=True)
+class ImagePaths(Sequence[str]):
+    """A view of a set's image files: a million full paths would take half a gigabyte."""
+
+    source: Human36M
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> str:
+        return self.source.image_path(index)
+
+
 def subjects_in(root: Path) -> list[int]:
     """The subjects that have an annotation file under ``root``."""
-    found = (root / "annotations").glob("Human36M_subject*_data.json")
-    return sorted(int(path.name.removeprefix("Human36M_subject").split("_")[0]) for path in found)
+    names = [path.name for path in (root / "annotations").glob("Human36M_subject*_data.json")]
+    numbered = [name.removeprefix("Human36M_subject").removesuffix("_data.json") for name in names]
+    return sorted(int(number) for number in numbered if number.isdecimal())
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file's content, or one line on what is wrong with it."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise PartnasError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PartnasError(f"{path}: broken JSON ({str(error)[:80]}); copy the file again") from None
-
-
-def _field(path: Path, record: Any, name: str, where: str) -> Any:
-    if not isinstance(record, dict):
-        raise PartnasError(f"{path}: {where} is a {type(record).__name__}, not an object; copy the file again")
-    if name not in record:
-        raise PartnasError(f"{path}: {where}: field {name!r} is missing; copy the file again")
-    return record[name]
-
-
-def _array(path: Path, values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """``values`` as finite float64 of ``shape``; -1 stands for any length."""
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty(0)
-    if array.ndim != len(shape) or any(want not in (-1, have) for want, have in zip(shape, array.shape, strict=True)):
-        raise PartnasError(f"{path}: {where} is not an array of numbers of shape {shape}; mend the annotation")
-    if not np.isfinite(array).all():
-        raise PartnasError(f"{path}: {where} holds a value that is not finite; mend or remove the annotation")
-    return array
-
-
-def _read_subject(root: Path, subject: int, stride: int) -> dict[str, np.ndarray]:
-    folder = root / "annotations"
+def _read_subject(root: Path, subject: int, stride: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Columns over the subject's frames, and one line for each frame that was left out."""
     data_path, camera_path, joint_path = (
-        folder / f"Human36M_subject{subject}_{kind}.json" for kind in ("data", "camera", "joint_3d")
+        root / "annotations" / f"Human36M_subject{subject}_{kind}.json" for kind in ("data", "camera", "joint_3d")
     )
-    cameras = _read_cameras(camera_path)
-    joints_of = read_json(joint_path)
-    data = read_json(data_path)
-    images = {}
-    for image in _field(data_path, data, "images", "the file"):
-        number = _field(data_path, image, "id", "an image")
-        if number in images:
-            raise PartnasError(f"{data_path}: image id {number} stands twice; ids are unique")
-        images[number] = image
-
-    columns: dict[str, list] = {
-        name: [] for name in ("image_paths", "image_sizes", "bboxes", "world", "camera", "visible", "action", "ids")
-    }
-    for annotation in _field(data_path, data, "annotations", "the file"):
-        number = _field(data_path, annotation, "id", "an annotation")
-        where = f"annotation {number}"
-        image_id = _field(data_path, annotation, "image_id", where)
-        if image_id not in images:
-            raise PartnasError(f"{data_path}: {where}: image_id {image_id} names no image; mend the annotation")
-        image, place = images[image_id], f"image {image_id}"
-        frame = _field(data_path, image, "frame_idx", place)
-        if frame % stride:
-            continue
-        keys = [str(_field(data_path, image, name, place)) for name in ("action_idx", "subaction_idx")] + [str(frame)]
-        world: Any = joints_of
-        for key in keys:
-            world = _field(joint_path, world, key, "action/subaction/frame " + "/".join(keys))
-        camera = str(_field(data_path, image, "cam_idx", place))
-        if camera not in cameras:
-            raise PartnasError(f"{camera_path}: camera {camera!r}, which {place} names, is missing")
-        columns["image_paths"].append(str(root / "images" / _field(data_path, image, "file_name", place)))
-        columns["image_sizes"].append([_field(data_path, image, name, place) for name in ("width", "height")])
-        columns["bboxes"].append(
-            _array(data_path, _field(data_path, annotation, "bbox", where), (4,), f"{where}: bbox")
-        )
-        columns["world"].append(_array(joint_path, world, (JOINTS_ON_DISK, 3), "joints of " + "/".join(keys)))
-        visible = _array(
-            data_path, _field(data_path, annotation, "keypoints_vis", where), (-1,), f"{where}: keypoints_vis"
-        )
-        if len(visible) != JOINTS_ON_DISK:
-            raise PartnasError(f"{data_path}: {where}: keypoints_vis has {len(visible)} entries, not {JOINTS_ON_DISK}")
-        columns["visible"].append(visible > 0)
-        columns["camera"].append(camera)
-        columns["action"].append(str(_field(data_path, image, "action_name", place)))
-        columns["ids"].append(number)
-
-    count = len(columns["ids"])
-    world = np.array(columns["world"]).reshape(count, JOINTS_ON_DISK, 3)
-    thorax = (world[:, LEFT_SHOULDER] + world[:, RIGHT_SHOULDER]) / 2
-    world = np.concatenate([world, thorax[:, None]], axis=1)  # [N, 18, 3]
-    visible = np.array(columns["visible"], dtype=bool).reshape(count, JOINTS_ON_DISK)
-    visible = np.column_stack([visible, visible[:, LEFT_SHOULDER] & visible[:, RIGHT_SHOULDER]])
-    rotation, translation, focal, principal = (
-        np.array([cameras[name][part] for name in columns["camera"]]).reshape(count, *cameras_shape)
-        for part, cameras_shape in enumerate(((3, 3), (3,), (2,), (2,)))
-    )
-    joints_camera = np.einsum("nij,npj->npi", rotation, world) + translation[:, None]
-    if count and joints_camera[..., 2].min() <= 0:
-        number = columns["ids"][int(joints_camera[..., 2].min(1).argmin())]
-        raise PartnasError(f"{data_path}: annotation {number}: a joint lies behind its camera; mend camera or joints")
-    return {
-        "image_paths": np.array(columns["image_paths"], dtype=str),
-        "image_sizes": np.array(columns["image_sizes"], dtype=np.int64).reshape(count, 2),
-        "bboxes": np.array(columns["bboxes"]).reshape(count, 4),
-        "joints_camera": joints_camera,
-        "joints_image": joints_camera[..., :2] / joints_camera[..., 2:] * focal[:, None] + principal[:, None],
-        "visible": visible,
+    images, annotations = _frames(data_path, stride)
+    sizes = np.column_stack([images.integers(side, least=1) for side in ("width", "height")])
+    bboxes = annotations.numbers("bbox", (4,))
+    usable, skipped = _usable(annotations, bboxes, sizes)
+    if skipped:
+        images, annotations, sizes, bboxes = images.take(usable), annotations.take(usable), sizes[usable], bboxes[usable]
+    rotation, translation, focal, principal = _cameras_of(images, camera_path)
+    world = _world_joints(images, joint_path)  # [N, 18, 3]
+    camera = np.einsum("nij,npj->npi", rotation, world) + translation[:, None]
+    behind = np.flatnonzero((camera[..., 2] <= 0).any(1))
+    if len(behind):
+        where = annotations.named(behind[0])
+        raise PartnasError(f"{data_path}: {where}: a joint lies behind its camera; mend its camera or its joints")
+    visible = annotations.numbers("keypoints_vis", (JOINTS_ON_DISK,)) > 0
+    columns = {
+        "image_names": np.array([name.encode() for name in images.strings("file_name")], dtype=np.bytes_),
+        "image_sizes": sizes.astype(np.int32),
+        "bboxes": bboxes,
+        "joints_camera": camera.astype(np.float32),
+        "joints_image": (camera[..., :2] / camera[..., 2:] * focal[:, None] + principal[:, None]).astype(np.float32),
+        "visible": np.column_stack([visible, visible[:, LEFT_SHOULDER] & visible[:, RIGHT_SHOULDER]]),
         "focal": focal,
         "principal": principal,
-        "subject": np.full(count, subject),
-        "action": np.array(columns["action"], dtype=str),
-        "ids": np.array(columns["ids"], dtype=np.int64),
+        "subject": np.full(len(annotations), subject),
+        "action": np.array(images.strings("action_name"), dtype=np.str_),
+        "ids": annotations.integers("id"),
     }
+    return columns, skipped
 
 
-def _read_cameras(path: Path) -> dict[str, tuple[np.ndarray, ...]]:
-    cameras = {}
-    for name, camera in read_json(path).items():
-        where = f"camera {name}"
-        shapes = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}
-        values = tuple(
-            _array(path, _field(path, camera, field, where), shape, f"{where}: {field}")
-            for field, shape in shapes.items()
+def _frames(path: Path, stride: int) -> tuple[Records, Records]:
+    """The annotations that ``stride`` keeps, and beside each its image."""
+    data = read_json(path)
+    images, annotations = Records(path, data, "images", "image"), Records(path, data, "annotations", "annotation")
+    ids = images.integers("id")
+    require_unique(path, ids, "image id")
+    order = np.argsort(ids)
+    wanted = annotations.integers("image_id")
+    place = np.searchsorted(ids[order], wanted)
+    found = place < len(ids)
+    found[found] = ids[order][place[found]] == wanted[found]
+    if not found.all():
+        first = int(np.argmin(found))
+        raise PartnasError(
+            f"{path}: {annotations.named(first)}: image_id {wanted[first]} names no image; mend the annotation"
         )
-        if not (values[2] > 0).all():
-            raise PartnasError(f"{path}: {where}: f must be positive, not {values[2].tolist()}; mend the calibration")
-        cameras[name] = values
-    return cameras
+    image_of = order[place]
+    kept = np.flatnonzero(images.integers("frame_idx")[image_of] % stride == 0)
+    return images.take(image_of[kept]), annotations.take(kept)
+
+
+def _usable(annotations: Records, bboxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The places of the frames whose box has area, and one line for each of the others."""
+    left_top, right_bottom = bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]
+    outside = (bboxes[:, 2:] > 0).all(1) & ((left_top >= sizes) | (right_bottom <= 0)).any(1)
+    if outside.any():
+        raise PartnasError(_box_line(annotations, bboxes, sizes, int(np.argmax(outside)), "lies outside"))
+    empty = np.isnan(expand_boxes(bboxes, sizes)[:, 0])
+    lines = [_box_line(annotations, bboxes, sizes, index, "has no area inside") for index in np.flatnonzero(empty)]
+    return np.flatnonzero(~empty), lines
+
+
+def _box_line(annotations: Records, bboxes: np.ndarray, sizes: np.ndarray, index: int, fault: str) -> str:
+    size = f"{sizes[index, 0]}x{sizes[index, 1]}"
+    return (
+        f"{annotations.path}: {annotations.named(index)}: bbox {bboxes[index].tolist()} {fault} the {size} image; "
+        "mend or remove the annotation"
+    )
+
+
+def _cameras_of(images: Records, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """R ``(N, 3, 3)``, t ``(N, 3)`` in millimetres, f and c ``(N, 2)`` in pixels: Xc = R·Xw + t."""
+    cameras = read_json(path)
+    shapes = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}
+    indices = images.integers("cam_idx")
+    chosen, camera_of = np.unique(indices, return_inverse=True)
+    stacked: dict[str, np.ndarray] = {field: np.empty((len(chosen), *shape)) for field, shape in shapes.items()}
+    for place, number in enumerate(chosen):
+        user = images.named(int(np.argmax(indices == number)))
+        if not isinstance(cameras, dict) or str(number) not in cameras:
+            raise PartnasError(f"{path}: camera '{number}', which {user} names, is missing; copy the file again")
+        where = f"camera {number}"
+        for field, shape in shapes.items():
+            value = entry(path, cameras[str(number)], field, where)
+            stacked[field][place] = numbers(path, value, shape, f"{where}: {field}")
+        focal, turn = stacked["f"][place], stacked["R"][place]
+        if not (focal > 0).all():
+            raise PartnasError(f"{path}: {where}: f must be positive, not {focal.tolist()}; mend the calibration")
+        if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-2:
+            raise PartnasError(f"{path}: {where}: R is no rotation; mend the calibration")
+    rotation, translation, focal, principal = (array[camera_of] for array in stacked.values())
+    return rotation, translation, focal, principal
+
+
+def _world_joints(images: Records, path: Path) -> np.ndarray:
+    """``(N, 18, 3)`` world millimetres; the cameras of a moment share one pose on disk."""
+    content = read_json(path)
+    keys = np.column_stack([images.integers(name) for name in ("action_idx", "subaction_idx", "frame_idx")])
+    moments, moment_of = np.unique(keys, axis=0, return_inverse=True)
+    rows = [_pose_at(path, content, key) for key in moments.tolist()]
+    poses = Records(path, {"poses": rows}, "poses", "action/subaction/frame")
+    world = poses.numbers("joints", (JOINTS_ON_DISK, 3))
+    thorax = (world[:, LEFT_SHOULDER] + world[:, RIGHT_SHOULDER]) / 2
+    return np.concatenate([world, thorax[:, None]], axis=1)[moment_of.ravel()]
+
+
+def _pose_at(path: Path, content: Any, key: list[int]) -> dict[str, Any]:
+    name = "/".join(map(str, key))
+    for number in key:
+        content = entry(path, content, str(number), f"action/subaction/frame {name}")
+    return {"id": name, "joints": content}

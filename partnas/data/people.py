@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from partnas.data.human36m import read_json
+from partnas.data.records import read_json
 from partnas.errors import PartnasError
 
 DEFAULT_FOCAL = 1500.0
