@@ -1,1 +1,1 @@
-"""Pictures and pages."""
+"""Pictures and pages: poses over images and in 3D, searched cells as graphs, reports on runs."""

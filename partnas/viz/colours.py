@@ -1,20 +1,34 @@
-"""One palette for every picture: Okabe and Ito's colours, which colour-blind people can tell apart."""
+"""One palette for every picture, after Okabe and Ito: colours that colour-blind people can tell apart."""
 
 from partnas.skeleton import PARTS
 
 RIGHT, LEFT, TRUNK = "#D55E00", "#0072B2", "#009E73"
-PREDICTED, TARGET = "#D55E00", "#5F6B7A"
+TARGET = "#5B6673"
+"""Ground truth is grey wherever it is drawn beside a prediction."""
 
 OPERATION_COLOURS = {
-    "none": "#B8BFC8",
+    "none": "#A3ADB8",
     "max_pool_3x3": "#E69F00",
-    "avg_pool_3x3": "#B8860B",
-    "skip_connect": "#7A8594",
-    "sep_conv_3x3": "#56B4E9",
-    "sep_conv_5x5": "#0072B2",
-    "dil_conv_3x3": "#CC79A7",
-    "dil_conv_5x5": "#93437A",
+    "avg_pool_3x3": "#A87400",
+    "skip_connect": "#1E9E79",
+    "sep_conv_3x3": "#56A8DE",
+    "sep_conv_5x5": "#0B62A8",
+    "dil_conv_3x3": "#C77BB5",
+    "dil_conv_5x5": "#86408F",
 }
+"""Hue tells the kind of operation, darkness the larger kernel (of the pools, the average)."""
+
+CONCATENATION = "#C3CBD5"
+GROUPS = ("#D9822B", "#C2477F", "#3B7DB8", "#5C8A3C")
+"""Of the heads of the last fusion cell; orange and pink as in Table 2 of the paper."""
+
+
+def operation_colour(operation: str) -> str:
+    return OPERATION_COLOURS.get(operation, "#52606D")
+
+
+def group_colour(node: int) -> str:
+    return GROUPS[node % len(GROUPS)]
 
 
 def side_colour(part: int) -> str:
