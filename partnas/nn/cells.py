@@ -1,0 +1,68 @@
+"""Cells of a derived network: the operations that a genotype names."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from partnas.genotype import INPUTS, Edge, Genotype, Node
+from partnas.nn.layout import CellLayout
+from partnas.nn.primitives import (
+    DILATED,
+    SEPARABLE,
+    DilatedConv,
+    FactorisedReduction,
+    SeparableConv,
+    preprocessing,
+)
+
+
+def operation(name: str, channels: int, stride: int) -> nn.Module:
+    """The layer of an edge in a derived network; pools have no batch norm there (DARTS)."""
+    if name in SEPARABLE:
+        return SeparableConv(channels, SEPARABLE[name], stride)
+    if name in DILATED:
+        return DilatedConv(channels, DILATED[name], stride)
+    if name == "max_pool_3x3":
+        return nn.MaxPool2d(3, stride, padding=1)
+    if name == "avg_pool_3x3":
+        return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+    if name == "skip_connect":
+        return nn.Identity() if stride == 1 else FactorisedReduction(channels, channels, searching=False)
+    raise ValueError(f"operation: {name!r} makes no layer")
+
+
+class Cell(nn.Module):
+    """A normal, reduction or fusion cell of a derived network."""
+
+    def __init__(self, layout: CellLayout, nodes: Sequence[Node]):
+        super().__init__()
+        self.preprocess = nn.ModuleList(
+            preprocessing(channels, layout.channels, factor, searching=False)
+            for channels, factor in zip(layout.input_channels, layout.input_factors, strict=True)
+        )
+        self.sources = [[edge.source for edge in node] for node in nodes]
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(operation(edge.operation, layout.channels, _stride(layout, edge)) for edge in node)
+            for node in nodes
+        )
+
+    def forward(self, older: torch.Tensor, newer: torch.Tensor) -> torch.Tensor:
+        """Evaluate the cell on the outputs of the cell before last and of the last cell.
+
+        Returns:
+            ``(B, nodes * C, H, W)``: the nodes, concatenated.
+        """
+        values = [layer(x) for layer, x in zip(self.preprocess, (older, newer), strict=True)]
+        for sources, edges in zip(self.sources, self.nodes, strict=True):
+            values.append(sum(edge(values[source]) for source, edge in zip(sources, edges, strict=True)))
+        return torch.cat(values[INPUTS:], 1)
+
+
+def derived_cells(layouts: Sequence[CellLayout], genotype: Genotype) -> nn.ModuleList:
+    """The cells of ``layouts`` with the operations of ``genotype``."""
+    return nn.ModuleList(Cell(layout, getattr(genotype, layout.kind)) for layout in layouts)
+
+
+def _stride(layout: CellLayout, edge: Edge) -> int:
+    return 2 if layout.kind == "reduction" and edge.source < INPUTS else 1

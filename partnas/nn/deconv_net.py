@@ -1,0 +1,91 @@
+"""Baselines with deconvolutions in the fusion cells' place (Table 3 of the paper)."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from partnas.errors import PartnasError
+from partnas.genotype import Genotype
+from partnas.nn.cells import derived_cells
+from partnas.nn.layout import cell_layouts, stem_channels
+from partnas.nn.primitives import Stem
+from partnas.nn.resnet import ResNet50
+from partnas.ops.soft_argmax_3d import soft_argmax_3d
+from partnas.space import SearchSpace
+
+DECONVOLUTION_CHANNELS = 256
+
+
+class DeconvolutionHead(nn.Sequential):
+    """As many 4x4 deconvolutions (256 channels, batch norm, ReLU) as the space has fusion cells, then a 1x1
+    convolution to heatmaps (Sun et al., integral regression)."""
+
+    def __init__(self, channels: int, space: SearchSpace):
+        layers: list[nn.Module] = []
+        for _ in range(space.fusions):
+            layers += [
+                nn.ConvTranspose2d(channels, DECONVOLUTION_CHANNELS, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(DECONVOLUTION_CHANNELS),
+                nn.ReLU(),
+            ]
+            channels = DECONVOLUTION_CHANNELS
+        super().__init__(*layers, nn.Conv2d(channels, space.parts * space.depth, 1))
+
+
+class PoseResNet50(nn.Module):
+    """ResNet-50 and deconvolutions: the public integral-regression baseline.
+
+    Raises:
+        PartnasError: ``space.reductions`` is not 5, the stride of a ResNet being 32.
+    """
+
+    def __init__(self, space: SearchSpace):
+        super().__init__()
+        if space.reductions != 5:
+            raise PartnasError(f"reductions: {space.reductions}; a ResNet-50 has stride 32, set reductions to 5")
+        self.space = space
+        self.backbone = ResNet50()
+        self.head = DeconvolutionHead(self.backbone.output_channels, space)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, 3, S, S)`` normalised images to ``(B, parts, 3)`` voxels (x, y, z)."""
+        return soft_argmax_3d(self.heatmaps(x), self.space.parts)
+
+    def heatmaps(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, parts * D, H, W)`` logits."""
+        return self.head(self.backbone(x.contiguous(memory_format=torch.channels_last)))
+
+    def spec(self) -> dict[str, Any]:
+        """What ``partnas.networks.build`` makes a network of this shape from."""
+        return {"kind": "resnet50", "space": self.space.to_dict()}
+
+
+class DeconvNet(nn.Module):
+    """The searched normal and reduction cells and deconvolutions ("Ours, BS" in Table 3)."""
+
+    def __init__(self, genotype: Genotype, space: SearchSpace):
+        super().__init__()
+        genotype.check(space)
+        self.genotype, self.space = genotype, space
+        layouts = cell_layouts(space)[: -space.fusions]
+        if not layouts:
+            raise PartnasError("cells: a network of deconvolutions needs cells before them; take more than fusions")
+        self.stem = Stem(stem_channels(space), searching=False)
+        self.cells = derived_cells(layouts, genotype)
+        self.head = DeconvolutionHead(layouts[-1].output_channels, space)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, 3, S, S)`` normalised images to ``(B, parts, 3)`` voxels (x, y, z)."""
+        return soft_argmax_3d(self.heatmaps(x), self.space.parts)
+
+    def heatmaps(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, parts * D, H, W)`` logits."""
+        older = newer = self.stem(x.contiguous(memory_format=torch.channels_last))
+        for cell in self.cells:
+            older, newer = newer, cell(older, newer)
+        return self.head(newer)
+
+    def spec(self) -> dict[str, Any]:
+        """What ``partnas.networks.build`` makes a network of this shape from."""
+        return {"kind": "deconv", "space": self.space.to_dict(), "genotype": self.genotype.to_dict()}

@@ -1,0 +1,73 @@
+"""The supernet: all architectures of a search space at once, weighted by the alphas (section 3.2 of the paper)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from partnas.genotype import Genotype
+from partnas.nn.layout import cell_layouts, stem_channels
+from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
+from partnas.nn.primitives import Stem
+from partnas.ops.soft_argmax_3d import soft_argmax_3d
+from partnas.space import SearchSpace
+
+
+class Supernet(nn.Module):
+    """Normal, reduction and fusion cells whose edges hold all candidate operations.
+
+    Batch norm always uses the statistics of the batch at hand, in evaluation mode too, and has no affine map (DARTS).
+
+    Attributes:
+        alphas: For each kind of cell that the network has, ``(edges, operations)``: parameters, and in the state
+            dict, like any other. Edges are sorted by node, then by source.
+        space: The search space.
+    """
+
+    def __init__(self, space: SearchSpace):
+        super().__init__()
+        self.space = space
+        layouts = cell_layouts(space)
+        nodes = {"normal": space.nodes, "reduction": space.nodes, "fusion": space.fusion_nodes}
+        self.kinds = [layout.kind for layout in layouts]
+        self.alphas = nn.ParameterDict({kind: alphas(count, space.operations) for kind, count in nodes.items()})
+        self.mixing = nn.ModuleDict({kind: Mixing(kind, count, space.operations) for kind, count in nodes.items()})
+        self.stem = Stem(stem_channels(space), searching=True)
+        self.cells = nn.ModuleList(MixedCell(layout, space.operations) for layout in layouts)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Expected voxel of each part.
+
+        Args:
+            x: ``(B, 3, S, S)`` normalised images; S is any multiple of ``2 ** reductions``.
+
+        Returns:
+            ``(B, parts, 3)`` float32: x, y, z in voxels.
+        """
+        heads = self.space.fusion_nodes
+        return soft_argmax_3d(self.heatmaps(x), heads * self.space.slots, self.space.part_slots())
+
+    def heatmaps(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, fusion_nodes * slots * D, H, W)`` logits; ``space.part_slots()`` tells where each part is."""
+        weights = {kind: mixing(self.alphas[kind]) for kind, mixing in self.mixing.items() if kind in self.kinds}
+        older = newer = self.stem(x.contiguous(memory_format=torch.channels_last))
+        for kind, cell in zip(self.kinds, self.cells, strict=True):
+            older, newer = newer, cell(older, newer, weights[kind])
+        return newer
+
+    def architecture_parameters(self) -> Iterator[nn.Parameter]:
+        """The alphas."""
+        return iter(self.alphas.values())
+
+    def weight_parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters but the alphas."""
+        return (value for name, value in self.named_parameters() if not name.startswith("alphas."))
+
+    def genotype(self) -> Genotype:
+        """The architecture that the alphas stand for now."""
+        return Genotype.from_alphas(self.alphas, self.space)
+
+    def spec(self) -> dict[str, Any]:
+        """What ``partnas.networks.build`` makes a network of this shape from."""
+        return {"kind": "supernet", "space": self.space.to_dict()}
