@@ -48,3 +48,24 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         if self.weight is None:
             return centred * scale[:, None, None]
         return centred * (scale * self.weight)[:, None, None] + self.bias[:, None, None]
+
+
+def synchronise(network: nn.Module, world_size: int) -> None:
+    """Make every batch norm of ``network`` take its training statistics over all ranks; nothing to do for one."""
+    if world_size == 1:
+        return
+    for module in list(network.modules()):
+        if hasattr(module, "synchronised"):
+            module.synchronised = True
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(module, name, _synchronised(child))
+
+
+def _synchronised(norm: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
+    replacement = SynchronisedBatchNorm2d(
+        norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+    )
+    replacement.load_state_dict(norm.state_dict())
+    replacement.train(norm.training)
+    return replacement.to(next(norm.parameters(), torch.empty(0)).device)

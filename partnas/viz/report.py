@@ -14,7 +14,7 @@ from markupsafe import Markup
 from partnas.errors import PartnasError
 from partnas.skeleton import PARTS
 from partnas.viz.cells import draw_cell
-from partnas.viz.colours import OPERATION_COLOURS, PREDICTED, TARGET
+from partnas.viz.colours import OPERATION_COLOURS, RIGHT, TARGET
 from partnas.viz.overlay import draw_pose
 from partnas.viz.pose3d import data_url, scene, traces
 
@@ -125,7 +125,7 @@ def read_examples(run_dir: Path) -> list[dict[str, Any]]:
             )
             poses = [
                 {"name": "annotation", "joints_camera": example["target_mm"], "colour": TARGET},
-                {"name": "prediction", "joints_camera": example["predicted_mm"], "colour": PREDICTED},
+                {"name": "prediction", "joints_camera": example["predicted_mm"], "colour": RIGHT},
             ]
             found.append(
                 {

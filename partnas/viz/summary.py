@@ -10,7 +10,7 @@ import numpy as np
 
 from partnas.errors import PartnasError
 from partnas.skeleton import BONES
-from partnas.viz.colours import PREDICTED, TARGET
+from partnas.viz.colours import RIGHT, TARGET
 from partnas.viz.overlay import draw_pose
 from partnas.viz.pose3d import upright
 
@@ -61,7 +61,7 @@ def _picture(axes: Any, run_dir: Path, example: dict[str, Any]) -> None:
 
 
 def _pose(axes: Any, example: dict[str, Any]) -> None:
-    for pose, colour, width in ((example["target_mm"], TARGET, 2.0), (example["predicted_mm"], PREDICTED, 2.4)):
+    for pose, colour, width in ((example["target_mm"], TARGET, 2.0), (example["predicted_mm"], RIGHT, 2.4)):
         joints = upright(np.array(pose))
         for bone in BONES:
             axes.plot(*joints[list(bone)].T, color=colour, linewidth=width, solid_capstyle="round")
