@@ -292,11 +292,12 @@ def synthesize(
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     size: Annotated[int, typer.Option(min=64, help="Side of an image in pixels.")] = 256,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG files.")] = 90,
 ) -> None:
     """Render real motion capture on a body model, in the Human3.6M layout (needs the extra `synth`)."""
     from partnas.data.synth import synthesize as run_synthesis
 
-    run_synthesis(out, images, seed=seed, workers=workers, size=size)
+    run_synthesis(out, images, seed=seed, workers=workers, size=size, quality=quality)
 
 
 @data_app.command()

@@ -39,7 +39,8 @@ def numbers(path: Path, values: Any, shape: tuple[int, ...], where: str) -> np.n
     """``values`` as finite float64 of ``shape``."""
     array = _as_numbers(values, shape)
     if array is None:
-        raise PartnasError(f"{path}: {where} {str(values)[:SHOWN]} is not {_described(shape)}; mend the annotation")
+        shown = f" {str(values)[:SHOWN]}" if len(shape) == 1 else ""
+        raise PartnasError(f"{path}: {where}{shown} is not {_described(shape)}; mend the annotation")
     if not np.isfinite(array).all():
         raise PartnasError(f"{path}: {where} holds a value that is not finite; mend or remove the annotation")
     return array

@@ -17,7 +17,7 @@ FIELDS = {
     "id", "file_name", "width", "height", "subject", "action_name", "action_idx", "subaction_idx", "cam_idx", "frame_idx",
 }  # fmt: skip
 BELIEVABLE_MM = {
-    ("R_Hip", "R_Knee"): (320, 500), ("R_Knee", "R_Ankle"): (320, 520), ("R_Shoulder", "R_Elbow"): (200, 350),
+    ("R_Hip", "R_Knee"): (300, 500), ("R_Knee", "R_Ankle"): (320, 520), ("R_Shoulder", "R_Elbow"): (200, 350),
     ("R_Elbow", "R_Wrist"): (170, 310), ("Pelvis", "R_Hip"): (70, 150), ("Pelvis", "Torso"): (180, 360),
     ("Neck", "R_Shoulder"): (130, 280), ("Nose", "Head"): (120, 240),
 }  # fmt: skip

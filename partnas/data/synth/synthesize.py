@@ -17,7 +17,7 @@ from tqdm import tqdm
 from partnas.data.synth import plan, scene
 from partnas.data.synth.body import cache_folder
 from partnas.data.synth.clips import load_clip
-from partnas.data.synth.layout import write_annotations
+from partnas.data.synth.layout import write_annotations, write_data_card
 from partnas.errors import PartnasError
 
 PACKAGES = {"anny": "anny", "warp": "warp-lang", "pybullet_data": "pybullet"}
@@ -34,7 +34,7 @@ def synthesize(
     quality: int = 70,
     progress: bool = True,
 ) -> Path:
-    """Render people in motion into ``output`` (``images/`` and ``annotations/``), in the layout of Human3.6M.
+    """Render people in motion into ``output`` (``images/``, ``annotations/`` and ``DATA_CARD.md``), in the layout of Human3.6M.
 
     Real motion capture (the DeepMimic clips in ``pybullet``) on the ``anny`` body, ray-cast by ``warp-lang``. Clips
     are split over subjects: 1, 5, 6 train, 7, 8 validation, 9, 11 test. The same seed, count, size and quality give
@@ -70,6 +70,7 @@ def synthesize(
         records = _render_all(items, temporary / "images", seed, workers, size, quality, progress)
         cameras = {subject: scene.subject_cameras(subject, size) for subject in {item.subject for item in items}}
         write_annotations(temporary / "annotations", list(zip(items, records, strict=True)), cameras, size)
+        write_data_card(temporary / "DATA_CARD.md", images, size, quality, seed)
         temporary.chmod(0o755)
         if output.exists():
             output.rmdir()
