@@ -129,11 +129,10 @@ def derive(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the genotype here as well.")] = None,
 ) -> None:
     """Print the genotype that a search's checkpoint stands for."""
-    from partnas.networks import load_network
+    from partnas.networks import load_supernet
     from partnas.run import write_text
 
-    network = load_network(run, kind="supernet")
-    text = network.genotype().to_json()
+    text = load_supernet(run).genotype().to_json()
     if out is not None:
         write_text(out, text)
     typer.echo(text, nl=False)

@@ -12,7 +12,7 @@ from partnas.data import PoseDataset, crop_image, mean_pose, read_image
 from partnas.distributed import join
 from partnas.inference import predict_set
 from partnas.metrics import mpjpe, pose_report
-from partnas.networks import load_network
+from partnas.networks import load_pose_network
 from partnas.run import write_atomically, write_json
 from partnas.skeleton import PARTS, ROOT
 
@@ -41,7 +41,7 @@ def evaluate(
         PartnasError: The checkpoint or the data set is broken or missing.
     """
     world = join(device)
-    network = load_network(run).to(world.device)
+    network = load_pose_network(run).to(world.device)
     space = network.space
     training = datasets.frames(data, datasets.TRAIN)
     dataset = datasets.as_dataset(datasets.frames(data, datasets.TEST), space, data)

@@ -44,18 +44,37 @@ def build(spec: Mapping[str, Any]) -> torch.nn.Module:
     return PartNet(genotype, space, spec.get("order"), bool(spec.get("intermediate_supervision", False)))
 
 
-def load_network(run: Path, kind: str | None = None) -> torch.nn.Module:
-    """The network of a run folder, or of a checkpoint file, with its weights, on the CPU and in training mode.
-
-    Args:
-        kind: Refuse a network of another kind.
+def load_supernet(run: Path) -> Supernet:
+    """The network of a search; see :func:`load_network` for the rest.
 
     Raises:
-        PartnasError: The checkpoint is missing, damaged or of another kind of network.
+        PartnasError: The checkpoint is missing, damaged, or that of a training.
+    """
+    network = load_network(run)
+    if not isinstance(network, Supernet):
+        raise PartnasError(f"{run}: holds a {network.spec()['kind']}, not a supernet; name the folder of a search")
+    return network
+
+
+def load_pose_network(run: Path) -> torch.nn.Module:
+    """The network of a training; see :func:`load_network` for the rest.
+
+    Raises:
+        PartnasError: The checkpoint is missing, damaged, or that of a search.
+    """
+    network = load_network(run)
+    if isinstance(network, Supernet):
+        raise PartnasError(f"{run}: holds a supernet; train what it found: partnas train --genotype {run} --out FOLDER")
+    return network
+
+
+def load_network(run: Path) -> torch.nn.Module:
+    """The network of a run folder, or of a checkpoint file, with its weights, on the CPU and in training mode.
+
+    Raises:
+        PartnasError: The checkpoint is missing or damaged.
     """
     record = load_checkpoint(run)
-    if kind is not None and record["network"].get("kind") != kind:
-        raise PartnasError(f"{run}: holds a {record['network'].get('kind')}, not a {kind}; name another run")
     network = build(record["network"])
     load_weights(network, record, Path(run))
     return network

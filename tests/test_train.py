@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 from jobs import TINY
-from partnas.networks import load_network
 
+from partnas.networks import load_network
 from partnas.run import load_checkpoint
 
 

@@ -16,9 +16,7 @@ DEPTH_HALF_RANGE = 1000.0
 """Millimetres in front of and behind the root that the volume covers."""
 
 
-def expand_boxes(
-    bboxes: np.ndarray, image_sizes: np.ndarray, aspect: float = 1.0, factor: float = 1.25
-) -> np.ndarray:
+def expand_boxes(bboxes: np.ndarray, image_sizes: np.ndarray, aspect: float = 1.0, factor: float = 1.25) -> np.ndarray:
     """The crops' boxes: clipped to the image, widened to ``aspect``, enlarged by ``factor`` about their centres.
 
     Args:

@@ -145,7 +145,12 @@ def _read_subject(root: Path, subject: int, stride: int) -> tuple[dict[str, np.n
     bboxes = annotations.numbers("bbox", (4,))
     usable, skipped = _usable(annotations, bboxes, sizes)
     if skipped:
-        images, annotations, sizes, bboxes = images.take(usable), annotations.take(usable), sizes[usable], bboxes[usable]
+        images, annotations, sizes, bboxes = (
+            images.take(usable),
+            annotations.take(usable),
+            sizes[usable],
+            bboxes[usable],
+        )
     rotation, translation, focal, principal = _cameras_of(images, camera_path)
     world = _world_joints(images, joint_path)  # [N, 18, 3]
     camera = np.einsum("nij,npj->npi", rotation, world) + translation[:, None]

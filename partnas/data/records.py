@@ -133,7 +133,9 @@ def _tried(values: Sequence[Any]) -> np.ndarray | None:
 
 def _as_numbers(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     array = _tried(values)
-    return array.astype(np.float64) if array is not None and array.dtype.kind in "biuf" and array.shape == shape else None
+    return (
+        array.astype(np.float64) if array is not None and array.dtype.kind in "biuf" and array.shape == shape else None
+    )
 
 
 def _described(shape: tuple[int, ...]) -> str:
