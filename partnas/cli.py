@@ -320,10 +320,7 @@ def main() -> None:
         app()
     except PartnasError as error:
         print(f"partnas: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt as stopped:
-        print(f"partnas: {stopped or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(error.exit_status)
 
 
 if __name__ == "__main__":

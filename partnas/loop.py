@@ -13,7 +13,7 @@ from tqdm import tqdm
 from partnas.config import JobConfig
 from partnas.data import EpochSampler, PoseDataset
 from partnas.distributed import World
-from partnas.errors import PartnasError
+from partnas.errors import PartnasError, Stopped
 from partnas.run import Run, load_weights
 
 Batch = dict[str, torch.Tensor]
@@ -151,10 +151,6 @@ class Job:
 
     def restore(self, state: dict[str, Any]) -> None:
         raise NotImplementedError
-
-
-class Stopped(KeyboardInterrupt):
-    """The user pressed Ctrl-C; the state is saved."""
 
 
 def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = False, progress: bool = True) -> None:

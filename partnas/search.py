@@ -111,7 +111,7 @@ def search(config: SearchConfig, out: Path, resume: bool = False, progress: bool
 
     Raises:
         PartnasError: Bad settings or data, or a loss that is no longer finite.
-        partnas.loop.Stopped: Ctrl-C; the state is saved.
+        partnas.errors.Stopped: Ctrl-C; the state is saved.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
