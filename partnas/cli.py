@@ -321,7 +321,3 @@ def main() -> None:
     except PartnasError as error:
         print(f"partnas: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-
-
-if __name__ == "__main__":
-    main()

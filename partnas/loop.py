@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -93,9 +94,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 
 
 class Meter:
-    """A progress bar over all steps of a job, with the running loss and images per second."""
+    """A progress bar over all steps of a job, with the running loss and images per second, and a line for each epoch.
+
+    Where standard error is no terminal there are only the lines.
+    """
 
     def __init__(self, title: str, total: int, done: int, batch_size: int, shown: bool):
+        self._title, self._shown = title, shown
         self._bar = tqdm(total=total, initial=done, desc=title, unit="step", disable=None if shown else True)
         self._batch_size = batch_size
         self._loss = 0.0
@@ -117,6 +122,16 @@ class Meter:
         row = {"loss": self._loss / max(self._steps, 1), "images_per_second": self._images / seconds}
         self._loss, self._images, self._steps, self._since = 0.0, 0, 0, time.perf_counter()
         return row
+
+    def tell(self, row: dict[str, Any], epochs: int) -> None:
+        """One line on the epoch that ``row`` of ``metrics.jsonl`` is about."""
+        if not self._shown:
+            return
+        figures = [f"{name.replace('_', ' ')} {row[name]:.3f}" for name in ("loss", "validation_loss") if name in row]
+        if "mpjpe_mm" in row:
+            figures.append(f"held-out MPJPE {row['mpjpe_mm']:.0f} mm")
+        figures.append(f"{row['images_per_second']:.1f} images/s")
+        self._bar.write(f"{self._title}: epoch {row['epoch']}/{epochs}: {', '.join(figures)}", file=sys.stderr)
 
     def close(self) -> None:
         self._bar.close()
@@ -195,7 +210,9 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
                     )
                 meter.step(mean_loss)
                 if within + 1 == job.steps_per_epoch:
-                    run.log({"step": step + 1, "epoch": epoch, **meter.take(), **job.end_epoch(epoch)})
+                    row = {"step": step + 1, "epoch": epoch, **meter.take(), **job.end_epoch(epoch)}
+                    run.log(row)
+                    meter.tell(row, config.epochs)
                 if stop or (step + 1) % config.checkpoint_every == 0 or step + 1 == total:
                     save(step + 1)
                     saved = step + 1

@@ -13,7 +13,7 @@ def cli():
 
     def run(*arguments, code=0, cwd=None):
         process = subprocess.run(
-            [sys.executable, "-m", "partnas.cli", *map(str, arguments)],
+            [sys.executable, "-m", "partnas", *map(str, arguments)],
             capture_output=True,
             text=True,
             env=environment(),

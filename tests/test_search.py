@@ -66,7 +66,7 @@ def test_resume_after_kill_reaches_the_same_bits(tmp_path, cli):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     cli("search", "--out", whole, *LONG)
     process = subprocess.Popen(
-        [sys.executable, "-m", "partnas.cli", "search", "--out", str(broken), *LONG], env=environment()
+        [sys.executable, "-m", "partnas", "search", "--out", str(broken), *LONG], env=environment()
     )
     deadline = time.monotonic() + 120
     while not ((broken / "checkpoint.pt").exists() and load_checkpoint(broken)["step"] >= 3):
@@ -86,7 +86,7 @@ def test_ctrl_c_saves_and_exits_130(tmp_path):
     out = tmp_path / "run"
     arguments = [*TINY, "--set", "epochs=500", "--set", "checkpoint_every=100000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "partnas.cli", "search", "--out", str(out), *arguments],
+        [sys.executable, "-m", "partnas", "search", "--out", str(out), *arguments],
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
