@@ -223,8 +223,12 @@ def _first_target(source: int) -> int:
 
 def _filters(names: Sequence[str], edges: int, channels: int) -> nn.ParameterDict:
     sizes = {**SEPARABLE, **DILATED}
+    # Pairs keep their order; the entries of a dictionary would be sorted by name.
     return nn.ParameterDict(
-        {name: uniform_parameter(edges, channels, sizes[name], sizes[name], fan_in=sizes[name] ** 2) for name in names}
+        [
+            (name, uniform_parameter(edges, channels, sizes[name], sizes[name], fan_in=sizes[name] ** 2))
+            for name in names
+        ]
     )
 
 
