@@ -117,10 +117,10 @@ class SearchSpace:
             positions = tuple(i * backbone // runs + 1 for i in numbers)
         else:
             positions = tuple(backbone // runs * i + 1 for i in numbers)
-        if len(set(positions)) < self.reductions or (positions and positions[-1] > backbone):
+        if len(set(positions)) < self.reductions:
             raise PartnasError(
-                f"cells: Eq. 6 ({self.placement}) finds no {self.reductions} places for reduction cells among "
-                f"{backbone} cells before the fusion cells; take more cells or placement floor_after"
+                f"cells: Eq. 6 as printed finds no {self.reductions} places for reduction cells among {backbone} cells "
+                "before the fusion cells; take more cells or placement floor_after"
             )
         return positions
 
@@ -148,6 +148,8 @@ class SearchSpace:
         Raises:
             PartnasError: An unknown field, or a value out of range.
         """
+        if not isinstance(values, Mapping):
+            raise PartnasError(f"network: {values!r} is not a mapping; give the fields of a search space by name")
         known = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
@@ -163,6 +165,11 @@ class SearchSpace:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < bound:
                 raise PartnasError(f"{name}: {value!r} is not a whole number of at least {bound}; correct it")
+        if self.cells < self.reductions + self.fusions:
+            raise PartnasError(
+                f"cells: {self.cells} are fewer than {self.reductions} reductions and {self.fusions} fusions together; "
+                f"take at least {self.reductions + self.fusions}"
+            )
         if self.channels % 2:
             raise PartnasError(f"channels: {self.channels} is odd; take an even number, skips at stride 2 halve it")
         if self.fusion_nodes > self.parts:
@@ -189,6 +196,8 @@ class SearchSpace:
             if part not in PARTS[: self.parts]:
                 raise PartnasError(f"groups: part {part!r} is not known; use some of {', '.join(PARTS[: self.parts])}")
             return PARTS.index(part)
+        if not isinstance(part, int) or isinstance(part, bool) or not 0 <= part < self.parts:
+            raise PartnasError(f"groups: {part!r} is not a part; give a name or an index from 0 to {self.parts - 1}")
         return part
 
 
