@@ -1,5 +1,6 @@
 """Cells of a derived network: the operations that a genotype names."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -55,7 +56,8 @@ class Cell(nn.Module):
         """
         values = [layer(x) for layer, x in zip(self.preprocess, (older, newer), strict=True)]
         for sources, edges in zip(self.sources, self.nodes, strict=True):
-            values.append(sum(edge(values[source]) for source, edge in zip(sources, edges, strict=True)))
+            entering = (edge(values[source]) for source, edge in zip(sources, edges, strict=True))
+            values.append(functools.reduce(torch.add, entering))
         return torch.cat(values[INPUTS:], 1)
 
 

@@ -37,7 +37,9 @@ def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> list[torch.
     Returns:
         F maps ``(B, C_out, H, W)``, channels-last.
     """
-    return list(_Pointwise.apply(weight, *maps))
+    if torch.is_grad_enabled():
+        return list(_Pointwise.apply(weight, *maps))
+    return _pointwise(weight, maps)
 
 
 def every_second(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +154,7 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight, *maps):
         ctx.save_for_backward(weight, *maps)
-        return tuple(_as_map(_as_rows(x) @ matrix.t(), x) for x, matrix in zip(maps, weight.unbind(0), strict=True))
+        return tuple(_pointwise(weight, maps))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -169,10 +171,14 @@ class _Pointwise(torch.autograd.Function):
         return weight_gradient, *map_gradients
 
 
+def _pointwise(weight: torch.Tensor, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [_as_map(_as_rows(x) @ matrix.t(), x) for x, matrix in zip(maps, weight.unbind(0), strict=True)]
+
+
 def _as_rows(x: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def _as_map(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     batch, _, height, width = like.shape
-    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)
