@@ -70,7 +70,7 @@ class SourceBank(nn.Module):
         pointwise: ``(F, C, C)``, F the number of those filters, in the order of ``depthwise``, then of the edges.
         depthwise_second, pointwise_second: The same for the second half of the separable convolutions.
         skip_even, skip_odd: ``(E, C/2, C)``, the factorised reductions of the skips at stride 2.
-        synchronised: Take batch statistics over all ranks.
+        synchronised: Take batch statistics over all ranks in training mode.
     """
 
     def __init__(self, channels: int, edges: int, stride: int, operations: Sequence[str]):
@@ -103,14 +103,15 @@ class SourceBank(nn.Module):
         """
         found: dict[str, list[torch.Tensor]] = {}
         statistics: dict[str, torch.Tensor] = {}
-        self._convolve(x, found)
+        synchronised = self.synchronised and self.training
+        self._convolve(x, found, synchronised)
         if self.skip_even is not None:
             found["skip_connect"] = self._skip(x)
         if found:
-            measured = norm_stats([z for maps in found.values() for z in maps], self.synchronised)
+            measured = norm_stats([z for maps in found.values() for z in maps], synchronised)
             statistics = dict(zip(found, measured.split(self.edges), strict=True))
         if not set(POOLS).isdisjoint(self.columns):
-            max_map, avg_map, pool_statistics = pool_pair(x, self.stride, self.synchronised)
+            max_map, avg_map, pool_statistics = pool_pair(x, self.stride, synchronised)
             for name, z, measured in zip(POOLS, (max_map, avg_map), pool_statistics, strict=True):
                 found[name] = [z] * self.edges
                 statistics[name] = measured.expand(self.edges, -1, -1)
@@ -119,17 +120,17 @@ class SourceBank(nn.Module):
             return by_edge, x.new_empty(self.edges, 0, 2, x.shape[1])
         return by_edge, torch.stack([statistics[name] for name in self.columns], 1)
 
-    def _convolve(self, x: torch.Tensor, found: dict[str, list[torch.Tensor]]) -> None:
+    def _convolve(self, x: torch.Tensor, found: dict[str, list[torch.Tensor]], synchronised: bool) -> None:
         if not self.depthwise:
             return
         maps = depthwise_bank(x, _unbound(self.depthwise), dilations=self.dilations, stride=self.stride)
         maps = pointwise(maps, self.pointwise)
         if self.depthwise_second:
             halfway, maps = maps[: len(self.pointwise_second)], maps[len(self.pointwise_second) :]
-            measured = norm_stats(halfway, self.synchronised)
+            measured = norm_stats(halfway, synchronised)
             filters = _unbound(self.depthwise_second)
             second = [
-                depthwise_bank(z, [weight], dilations=[1], statistics=s, synchronised=self.synchronised)[0]
+                depthwise_bank(z, [weight], dilations=[1], statistics=s, synchronised=synchronised)[0]
                 for z, weight, s in zip(halfway, filters, measured, strict=True)
             ]
             maps = pointwise(second, self.pointwise_second) + maps
@@ -148,7 +149,7 @@ class MixedCell(nn.Module):
     """A cell of the supernet.
 
     Attributes:
-        synchronised: Take batch statistics over all ranks.
+        synchronised: Take batch statistics over all ranks in training mode.
     """
 
     def __init__(self, layout: CellLayout, operations: Sequence[str]):
@@ -194,7 +195,7 @@ class MixedCell(nn.Module):
                     weights[node].maps,
                     identities,
                     weights[node].identities,
-                    synchronised=self.synchronised,
+                    synchronised=self.synchronised and self.training,
                 )
             )
         return torch.cat(values[INPUTS:], 1)

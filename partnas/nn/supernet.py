@@ -20,8 +20,8 @@ class Supernet(nn.Module):
     Batch norm always uses the statistics of the batch at hand, in evaluation mode too, and has no affine map (DARTS).
 
     Attributes:
-        alphas: For each kind of cell that the network has, ``(edges, operations)``: parameters, and in the state
-            dict, like any other. Edges are sorted by node, then by source.
+        alphas: For each kind of cell, whether the network has one or not, ``(edges, operations)``: parameters, and in
+            the state dict, like any other. Edges are sorted by node, then by source.
         space: The search space.
     """
 

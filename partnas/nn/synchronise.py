@@ -51,21 +51,15 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise(network: nn.Module, world_size: int) -> None:
-    """Make every batch norm of ``network`` take its training statistics over all ranks; nothing to do for one."""
+    """Make every batch norm of ``network`` take its training statistics over all ranks; nothing to do for one.
+
+    In evaluation mode a network talks to no other rank.
+    """
     if world_size == 1:
         return
-    for module in list(network.modules()):
+    for module in network.modules():
         if hasattr(module, "synchronised"):
             module.synchronised = True
-        for name, child in module.named_children():
-            if type(child) is nn.BatchNorm2d:
-                setattr(module, name, _synchronised(child))
-
-
-def _synchronised(norm: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
-    replacement = SynchronisedBatchNorm2d(
-        norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-    )
-    replacement.load_state_dict(norm.state_dict())
-    replacement.train(norm.training)
-    return replacement.to(next(norm.parameters(), torch.empty(0)).device)
+        if type(module) is nn.BatchNorm2d:
+            # The object stays, and with it its parameters, their dtype and device, and who holds on to them.
+            module.__class__ = SynchronisedBatchNorm2d
