@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from jobs import GENOTYPE, TINY, environment
 
 
@@ -24,6 +25,15 @@ def cli():
         return process
 
     return run
+
+
+@pytest.fixture
+def one_thread():
+    """PyTorch computes on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
