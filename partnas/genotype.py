@@ -201,7 +201,9 @@ def _checked_node(edges: Any, index: int, where: str) -> Node:
             raise PartnasError(f'{where}: {edge!r} is not an edge; write it as ["operation", source]')
         operation, source = edge
         if operation not in OPERATIONS or operation == "none":
-            raise PartnasError(f"{where}: operation {operation!r} is not known; use one of {', '.join(OPERATIONS[1:])}")
+            raise PartnasError(
+                f"{where}: operation {operation!r} is none that an edge can have; use one of {', '.join(OPERATIONS[1:])}"
+            )
         if not isinstance(source, int) or isinstance(source, bool) or not 0 <= source < INPUTS + index:
             raise PartnasError(
                 f"{where}: impossible edge from source {source!r}; sources of this node are 0 to {INPUTS + index - 1}"

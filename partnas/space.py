@@ -97,8 +97,14 @@ class SearchSpace:
             raise PartnasError(
                 f"groups: {len(groups)} groups for {self.fusion_nodes} heads; give one for each of fusion_nodes"
             )
-        if sorted(part for group in groups for part in group) != list(range(self.parts)) or not all(groups):
-            raise PartnasError(f"groups: name each of the {self.parts} parts exactly once and leave no group empty")
+        if not all(groups):
+            raise PartnasError("groups: one is empty; give each head a part, or take fewer fusion_nodes")
+        named = [part for group in groups for part in group]
+        for part in range(self.parts):
+            if named.count(part) != 1:
+                raise PartnasError(
+                    f"groups: part {part} is named {named.count(part)} times; name each of the {self.parts} parts once"
+                )
         return groups
 
     def part_slots(self) -> tuple[int, ...]:
