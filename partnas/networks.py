@@ -27,11 +27,14 @@ def build(spec: Mapping[str, Any]) -> torch.nn.Module:
         PartnasError: A field is missing or wrong.
     """
     for field in ("kind", "space"):
-        if field not in spec:
+        if not isinstance(spec, Mapping) or field not in spec:
             raise PartnasError(f"network: field {field!r} is missing; give kind and space")
     kind, space = spec["kind"], SearchSpace.from_dict(spec["space"])
     if kind not in KINDS:
         raise PartnasError(f"network: kind {kind!r} is not known; use one of {', '.join(KINDS)}")
+    for field in ("order", "intermediate_supervision"):
+        if spec.get(field) and kind != "partnet":
+            raise PartnasError(f"network: field {field!r} is of a partnet, not of a {kind}; leave it out")
     if kind == "supernet":
         return Supernet(space)
     if kind == "resnet50":
@@ -76,5 +79,8 @@ def load_network(run: Path) -> torch.nn.Module:
     """
     record = load_checkpoint(run)
     network = build(record["network"])
+    found = record["network"]["kind"]
+    if kind is not None and found != kind:
+        raise PartnasError(f"{run}: holds a {found}, not a {kind}; name another run")
     load_weights(network, record, Path(run))
     return network

@@ -1,5 +1,6 @@
 """The derived network: the found cells stacked, with a head for each part group (section 3.2 of the paper)."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,6 +109,10 @@ class PartNet(nn.Module):
 def _checked_order(order: Sequence[int] | None, parts: int) -> list[int] | None:
     if order is None:
         return None
-    if sorted(order) != list(range(parts)):
+    try:
+        found = [operator.index(part) for part in order]
+    except TypeError:
+        found = []
+    if sorted(found) != list(range(parts)):
         raise PartnasError(f"order: not a permutation of the parts 0 to {parts - 1}; name each exactly once")
-    return list(order)
+    return found
