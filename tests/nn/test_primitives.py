@@ -1,0 +1,198 @@
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from partnas.nn.cells import operation
+from partnas.nn.primitives import (
+    DepthwiseConv2d,
+    FactorisedReduction,
+    ReluConvNorm,
+    Stem,
+    Upsample,
+    every_second,
+    pointwise,
+    preprocessing,
+)
+
+SIDES = [(7, 9), (8, 6), (1, 1), (1, 4), (3, 2)]
+
+
+def randomised(module):
+    """In float64, with batch-norm weights and statistics that are not ones and zeros."""
+    module.double()
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.affine:
+            with torch.no_grad():
+                norm.weight.uniform_(0.5, 2)
+                norm.bias.normal_()
+                norm.running_mean.normal_()
+                norm.running_var.uniform_(0.5, 2)
+    return module
+
+
+def plain_norm(norm, x):
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    return F.batch_norm(x, mean, var, norm.weight, norm.bias, norm.training)
+
+
+def plain_block(depthwise, conv, norm, x):
+    """ReLU, depthwise, pointwise, batch norm, by torch.nn.functional."""
+    weight = depthwise.weight[:, None]
+    padding = depthwise.dilation * (weight.shape[-1] // 2)
+    x = F.conv2d(F.relu(x), weight, None, depthwise.stride, padding, depthwise.dilation, groups=len(weight))
+    return plain_norm(norm, F.conv2d(x, conv.weight))
+
+
+def plain_operation(name, layer, x, stride):
+    if name.startswith("sep"):
+        return plain_block(*list(layer)[3:], plain_block(*list(layer)[:3], x))
+    if name.startswith("dil"):
+        assert layer[0].dilation == 2
+        return plain_block(*layer, x)
+    if name == "max_pool_3x3":
+        return F.max_pool2d(x, 3, stride, 1)
+    if name == "avg_pool_3x3":
+        ones = torch.ones_like(x)
+        return F.avg_pool2d(x, 3, stride, 1) / F.avg_pool2d(ones, 3, stride, 1)
+    if stride == 1:
+        return x
+    padded = F.pad(F.relu(x), (0, 1, 0, 1))
+    halves = [
+        F.conv2d(padded[:, :, :-1, :-1], layer.even.weight, stride=2),
+        F.conv2d(padded[:, :, 1:, 1:], layer.odd.weight, stride=2),
+    ]
+    return plain_norm(layer.norm, torch.cat(halves, 1))
+
+
+NAMES = ["max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
+
+
+@pytest.mark.parametrize("sides", SIDES, ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_operation_of_a_derived_network(name, stride, sides):
+    torch.manual_seed(0)
+    layer = randomised(operation(name, 5, stride))
+    for training in (True, False):
+        layer.train(training)
+        x = torch.randn(3, 5, *sides, dtype=torch.float64, requires_grad=True)
+        parameters = [x, *layer.parameters()]
+        expected = plain_operation(name, layer, x, stride)
+        found = layer(x)
+        assert found.shape == (3, 5, -(-sides[0] // stride), -(-sides[1] // stride))
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        gradient = torch.randn_like(expected)
+        for ours, theirs in zip(
+            torch.autograd.grad(found, parameters, gradient),
+            torch.autograd.grad(expected, parameters, gradient),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES[3:])
+def test_kernel_sizes_and_where_the_stride_is(name):
+    layer = operation(name, 4, 2)
+    filters = [module for module in layer if isinstance(module, DepthwiseConv2d)]
+    assert [f.weight.shape[-1] for f in filters] == [int(name[-1])] * len(filters)
+    assert [f.stride for f in filters] == ([2, 1] if name.startswith("sep") else [2])
+    assert [f.dilation for f in filters] == ([1, 1] if name.startswith("sep") else [2])
+
+
+def test_an_operation_that_makes_no_layer():
+    with pytest.raises(ValueError, match="'none' makes no layer"):
+        operation("none", 4, 1)
+
+
+@pytest.mark.parametrize("searching", [True, False])
+@pytest.mark.parametrize("make", [FactorisedReduction, ReluConvNorm, lambda a, b, s: Stem(b, s)])
+def test_batch_norm_has_an_affine_map_and_running_statistics_in_derived_networks_only(make, searching):
+    (norm,) = (module for module in make(3, 6, searching).modules() if isinstance(module, nn.BatchNorm2d))
+    assert norm.affine is norm.track_running_stats is not searching
+    assert (norm.eps, norm.momentum) == (1e-5, 0.1)
+
+
+def test_every_second_pixel():
+    x = torch.arange(15.0).view(1, 1, 3, 5)
+    even, odd = every_second(x)
+    assert even.tolist() == [[[[0, 2, 4], [10, 12, 14]]]]
+    assert odd.tolist() == [[[[6, 8, 0], [0, 0, 0]]]]
+    even, odd = every_second(x[..., :2, :4])
+    assert (even.tolist(), odd.tolist()) == ([[[[0, 2]]]], [[[[6, 8]]]])
+    assert [half.shape for half in every_second(x[..., :1, :1])] == [(1, 1, 1, 1)] * 2
+
+
+@pytest.mark.parametrize("channels_out", [4, 5, 85])
+def test_factorised_reduction_splits_any_number_of_channels(channels_out):
+    layer = FactorisedReduction(6, channels_out, searching=True)
+    assert layer(torch.randn(2, 6, 8, 8)).shape == (2, channels_out, 4, 4)
+    assert (layer.even.out_channels, layer.odd.out_channels) == (channels_out // 2, -(-channels_out // 2))
+
+
+@pytest.mark.parametrize("searching", [True, False])
+def test_preprocessing(searching):
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 4, 6)
+    halved = preprocessing(6, 4, Fraction(1, 2), searching)
+    assert isinstance(halved, FactorisedReduction)
+    assert halved(x).shape == (2, 4, 2, 3)
+    same = preprocessing(6, 4, Fraction(1), searching)
+    assert isinstance(same, ReluConvNorm)
+    convolved = F.conv2d(F.relu(x), same[1].weight)
+    torch.testing.assert_close(same(x), F.batch_norm(convolved, None, None, training=True), rtol=1e-5, atol=1e-5)
+    for factor in (2, 4):
+        larger = preprocessing(6, 4, Fraction(factor), searching)
+        assert isinstance(larger[1], Upsample)
+        expected = F.interpolate(larger[0](x), scale_factor=factor, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(larger(x), expected)
+
+
+def test_upsampling_and_a_1x1_convolution_commute():
+    x = torch.randn(2, 6, 4, 6, dtype=torch.float64)
+    weight = torch.randn(3, 6, 1, 1, dtype=torch.float64)
+    up = Upsample(4)
+    torch.testing.assert_close(up(F.conv2d(x, weight)), F.conv2d(up(x), weight), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_pointwise_is_a_1x1_convolution_of_each_map(batch, channels_last):
+    torch.manual_seed(0)
+    maps = [torch.randn(batch, 5, 3, 4, dtype=torch.float64) for _ in range(3)]
+    if channels_last:
+        maps = [x.contiguous(memory_format=torch.channels_last) for x in maps]
+    weight = torch.randn(3, 2, 5, dtype=torch.float64)
+    inputs = [weight.requires_grad_(), *(x.requires_grad_() for x in maps)]
+    found = pointwise(maps, weight)
+    expected = [F.conv2d(x, w[:, :, None, None]) for x, w in zip(maps, weight, strict=True)]
+    gradients = [torch.randn_like(value) for value in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, inputs, gradients), torch.autograd.grad(expected, inputs, gradients), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        for ours, theirs in zip(pointwise(maps, weight), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_gradcheck_of_pointwise():
+    weight = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    maps = [torch.randn(2, 4, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(lambda w, *xs: tuple(pointwise(xs, w)), (weight, *maps))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pointwise_in_half_precision(dtype):
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 16, 5, 3), torch.randn(1, 8, 16)
+    (found,) = pointwise([x.to(dtype)], weight.to(dtype))
+    usual = F.conv2d(x.to(dtype), weight[0, :, :, None, None].to(dtype))
+    truth = F.conv2d(x.to(dtype).double(), weight[0, :, :, None, None].to(dtype).double())
+    assert found.dtype == dtype
+    assert (found - truth).abs().max() <= 2 * (usual - truth).abs().max() + torch.finfo(dtype).eps
