@@ -3,6 +3,7 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_derived import plain_operation
 from torch import nn
 
 from partnas.nn.cells import operation
@@ -31,40 +32,6 @@ def randomised(module):
                 norm.running_mean.normal_()
                 norm.running_var.uniform_(0.5, 2)
     return module
-
-
-def plain_norm(norm, x):
-    mean, var = norm.running_mean.clone(), norm.running_var.clone()
-    return F.batch_norm(x, mean, var, norm.weight, norm.bias, norm.training)
-
-
-def plain_block(depthwise, conv, norm, x):
-    """ReLU, depthwise, pointwise, batch norm, by torch.nn.functional."""
-    weight = depthwise.weight[:, None]
-    padding = depthwise.dilation * (weight.shape[-1] // 2)
-    x = F.conv2d(F.relu(x), weight, None, depthwise.stride, padding, depthwise.dilation, groups=len(weight))
-    return plain_norm(norm, F.conv2d(x, conv.weight))
-
-
-def plain_operation(name, layer, x, stride):
-    if name.startswith("sep"):
-        return plain_block(*list(layer)[3:], plain_block(*list(layer)[:3], x))
-    if name.startswith("dil"):
-        assert layer[0].dilation == 2
-        return plain_block(*layer, x)
-    if name == "max_pool_3x3":
-        return F.max_pool2d(x, 3, stride, 1)
-    if name == "avg_pool_3x3":
-        ones = torch.ones_like(x)
-        return F.avg_pool2d(x, 3, stride, 1) / F.avg_pool2d(ones, 3, stride, 1)
-    if stride == 1:
-        return x
-    padded = F.pad(F.relu(x), (0, 1, 0, 1))
-    halves = [
-        F.conv2d(padded[:, :, :-1, :-1], layer.even.weight, stride=2),
-        F.conv2d(padded[:, :, 1:, 1:], layer.odd.weight, stride=2),
-    ]
-    return plain_norm(layer.norm, torch.cat(halves, 1))
 
 
 NAMES = ["max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
