@@ -123,6 +123,7 @@ class _DepthwiseBank(torch.autograd.Function):
 def _read(x, statistics, scale, shift, eps, relu):
     x = x.contiguous(memory_format=torch.channels_last)
     if statistics is not None and x.numel():
+        scale, shift = (None if t is None else t.to(statistics.dtype) for t in (scale, shift))
         x = F.batch_norm(x, *statistics, scale, shift, training=False, eps=eps)
         return x.relu_() if relu else x
     if scale is not None:
@@ -132,7 +133,9 @@ def _read(x, statistics, scale, shift, eps, relu):
 
 def _read_backward(gradient, x, statistics, scale, eps, synchronised, needs):
     if statistics is not None:
-        return norm_backward(gradient, x, statistics, scale, eps, synchronised, needs)
+        wide = None if scale is None else scale.to(statistics.dtype)
+        found = norm_backward(gradient, x, statistics, wide, eps, synchronised, needs)
+        return found[0], *(None if t is None else t.to(scale.dtype) for t in found[1:])
     if scale is None:
         return gradient, None, None
     return (
