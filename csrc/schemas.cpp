@@ -11,4 +11,15 @@ STABLE_TORCH_LIBRARY(partnas, m) {
 
   // x [B, C, ...], order [C / depth]: output run i of `depth` channels is input run order[i]; its own backward
   m.def("channel_shuffle(Tensor x, int[] order, int depth) -> Tensor");
+
+  // x [B, C, H, W], weights F x [C, k, k], statistics [2, C], scale and shift [C] -> F maps. Backward: `needs` tells for
+  // x, scale, shift and each weight whether to form its gradient; those are returned, in that order. `before_norm`: the
+  // gradient of x is that of the normalised map, without what flows through the statistics.
+  m.def(
+      "depthwise_bank(Tensor x, Tensor[] weights, int[] dilations, int stride, Tensor? statistics, Tensor? scale, "
+      "Tensor? shift, float eps, bool relu) -> Tensor[]");
+  m.def(
+      "depthwise_bank_backward(Tensor[] gradients, Tensor x, Tensor[] weights, int[] dilations, int stride, "
+      "Tensor? statistics, Tensor? scale, Tensor? shift, float eps, bool relu, int[] needs, bool before_norm) -> "
+      "Tensor[]");
 }

@@ -19,7 +19,7 @@ BACKENDS = ("native", "triton", "reference")
 AVAILABLE: dict[str, tuple[str, ...]] = {
     "soft_argmax_3d": ("cpu",),
     "channel_shuffle": ("cpu",),
-    "depthwise_bank": (),
+    "depthwise_bank": ("cpu",),
     "pool_pair": (),
     "norm_sum": (),
     "upsample": (),

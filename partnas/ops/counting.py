@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fvcore.nn.jit_handles import get_shape
 
 from partnas.ops.channel_shuffle import flops as channel_shuffle_flops
+from partnas.ops.depthwise_bank import flops as depthwise_bank_flops
 from partnas.ops.soft_argmax_3d import flops as soft_argmax_3d_flops
 
 
@@ -17,4 +18,11 @@ def fvcore_handles() -> dict[str, Callable]:
     return {
         "partnas::soft_argmax_3d": lambda inputs, outputs: soft_argmax_3d_flops(get_shape(inputs[0])),
         "partnas::channel_shuffle": lambda inputs, outputs: channel_shuffle_flops(),
+        "partnas::depthwise_bank": _count_depthwise_bank,
     }
+
+
+def _count_depthwise_bank(inputs, outputs):
+    x, weights, _, stride = inputs[:4]
+    sizes = [get_shape(weight)[-1] for weight in weights.node().inputs()]
+    return depthwise_bank_flops(get_shape(x), sizes, stride.toIValue())

@@ -1,10 +1,12 @@
 """All depthwise filters that read one source, in one read of it."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from partnas.ops import native
 from partnas.ops.backend import resolve
 from partnas.ops.norm_sum import norm_backward
 
@@ -24,7 +26,9 @@ def depthwise_bank(
 ) -> list[torch.Tensor]:
     """Depthwise convolutions of one source: ``filter_f(relu(scale * normalise(x) + shift))`` for every filter f.
 
-    Each filter is padded with zeros so that at stride 1 the size stays: by ``dilation * (k - 1) // 2``.
+    Each filter is padded with zeros so that at stride 1 the size stays: by ``dilation * (k - 1) // 2``. The native
+    backend serves the filters of the search space (k 3 or 5, dilation and stride 1 or 2) in all dtypes but float64;
+    everything else is left to the reference.
 
     Args:
         x: ``(B, C, H, W)``, float32, bfloat16, float16 or float64, any strides.
@@ -39,7 +43,8 @@ def depthwise_bank(
         synchronised: The statistics are those of all ranks, and so are the means in the backward.
 
     Returns:
-        F maps ``(B, C, ceil(H / stride), ceil(W / stride))`` in x's dtype, channels-last.
+        F maps ``(B, C, ceil(H / stride), ceil(W / stride))`` in x's dtype, channels-last. Accumulates in float32 at
+        least.
 
     Raises:
         ValueError: The filters and dilations differ in number, or one of scale and shift is missing.
@@ -48,11 +53,11 @@ def depthwise_bank(
         raise ValueError(f"depthwise_bank: {len(weights)} filters but {len(dilations)} dilations")
     if (scale is None) != (shift is None):
         raise ValueError("depthwise_bank: give both of scale and shift, or neither")
-    resolve("depthwise_bank", x)
-    settings = (tuple(dilations), stride, eps, relu, synchronised)
+    served = _served_natively(x, weights, dilations, stride)
+    settings = _Settings(tuple(dilations), stride, eps, relu, synchronised, served)
     if torch.is_grad_enabled():
         return list(_DepthwiseBank.apply(settings, x, statistics, scale, shift, *weights))
-    return _filtered(_read(x, statistics, scale, shift, eps, relu), weights, dilations, stride)
+    return _forward(settings, x, statistics, scale, shift, weights)
 
 
 def reference(
@@ -89,35 +94,97 @@ def flops(shape: Sequence[int], sizes: Sequence[int], stride: int = 1) -> int:
     return batch * channels * positions * sum(size * size for size in sizes)
 
 
+class _Settings(NamedTuple):
+    dilations: tuple[int, ...]
+    stride: int
+    eps: float
+    relu: bool
+    synchronised: bool
+    native: bool
+
+
 class _DepthwiseBank(torch.autograd.Function):
     """Keeps x alone and reads it again in backward."""
 
     @staticmethod
     def forward(ctx, settings, x, statistics, scale, shift, *weights):
-        dilations, stride, eps, relu, _ = settings
         ctx.settings = settings
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, statistics, scale, shift, *weights)
-        return tuple(_filtered(_read(x, statistics, scale, shift, eps, relu), weights, dilations, stride))
+        return tuple(_forward(settings, x, statistics, scale, shift, weights))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
-        dilations, stride, eps, relu, synchronised = ctx.settings
         x, statistics, scale, shift, *weights = ctx.saved_tensors
-        _, needs_x, _, needs_scale, needs_shift, *needs_weights = ctx.needs_input_grad
-        value = _read(x, statistics, scale, shift, eps, relu)
-        needs_value = needs_x or needs_scale or needs_shift
-        gradient, weight_gradients = _filtered_backward(
-            value, weights, dilations, stride, gradients, needs_value, needs_weights
+        _, needs_x, _, *needs_rest = ctx.needs_input_grad
+        read = [f for f, gradient in enumerate(gradients) if gradient is not None]
+        settings = ctx.settings._replace(dilations=tuple(ctx.settings.dilations[f] for f in read))
+        needs = [needs_x, *needs_rest[:2], *(needs_rest[2 + f] for f in read)]
+        backward = _native_backward if settings.native else _reference_backward
+        found = backward(
+            settings, [gradients[f] for f in read], x, statistics, scale, shift, [weights[f] for f in read], needs
         )
-        found = (None, None, None)
-        if needs_value:
-            if relu:
-                gradient = torch.ops.aten.threshold_backward(gradient, value, 0)
-            found = _read_backward(
-                gradient, x, statistics, scale, eps, synchronised, [needs_x, needs_scale, needs_shift]
-            )
-        return None, found[0], None, *found[1:], *weight_gradients
+        weight_gradients = dict(zip(read, found[3:], strict=True))
+        return None, found[0], None, *found[1:3], *(weight_gradients.get(f) for f in range(len(weights)))
+
+
+def _served_natively(x, weights, dilations, stride):
+    return (
+        resolve("depthwise_bank", x) == "native"
+        and x.dtype != torch.float64
+        and stride in (1, 2)
+        and all(weight.shape[-1] in (3, 5) for weight in weights)
+        and all(dilation in (1, 2) for dilation in dilations)
+    )
+
+
+def _forward(settings, x, statistics, scale, shift, weights):
+    dilations, stride, eps, relu, *_ = settings
+    if not settings.native:
+        return _filtered(_read(x, statistics, scale, shift, eps, relu), weights, dilations, stride)
+    weights, (statistics, scale, shift) = _wide(weights), _wide((statistics, scale, shift))
+    return torch.ops.partnas.depthwise_bank(x, weights, dilations, stride, statistics, scale, shift, eps, relu)
+
+
+def _native_backward(settings, gradients, x, statistics, scale, shift, weights, needs):
+    """Gradients of x, scale, shift and each weight, None for those not needed."""
+    dilations, stride, eps, relu, synchronised, _ = settings
+    over_ranks = synchronised and statistics is not None
+    asked = [any(needs[:3]), False, False, *needs[3:]] if over_ranks else needs
+    wide = _wide((statistics, scale, shift))
+    found = iter(
+        torch.ops.partnas.depthwise_bank_backward(
+            gradients, x, _wide(weights), dilations, stride, *wide, eps, relu, asked, over_ranks
+        )
+    )
+    found = [next(found) if need else None for need in asked]
+    if over_ranks and asked[0]:
+        found[:3] = norm_backward(found[0], x, wide[0], wide[1], eps, True, needs[:3])
+    return [
+        None if gradient is None else gradient.to(value.dtype)
+        for gradient, value in zip(found, (x, scale, shift, *weights), strict=True)
+    ]
+
+
+def _wide(tensors):
+    return [None if t is None else t.detach().float() for t in tensors]
+
+
+def _reference_backward(settings, gradients, x, statistics, scale, shift, weights, needs):
+    """Gradients of x, scale, shift and each weight, None for those not needed."""
+    dilations, stride, eps, relu, synchronised, _ = settings
+    value = _read(x, statistics, scale, shift, eps, relu)
+    needs_value = any(needs[:3])
+    gradient, weight_gradients = _filtered_backward(
+        value, weights, dilations, stride, gradients, needs_value, needs[3:]
+    )
+    found = (None, None, None)
+    if needs_value:
+        if relu:
+            gradient = torch.ops.aten.threshold_backward(gradient, value, 0)
+        found = _read_backward(gradient, x, statistics, scale, eps, synchronised, needs[:3])
+    return [*found, *weight_gradients]
 
 
 def _read(x, statistics, scale, shift, eps, relu):
@@ -256,3 +323,24 @@ def _phases(x: torch.Tensor) -> torch.Tensor:
     split = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(3, 5, 0, 1, 2, 4)
     split = split.reshape(4 * batch, channels, height // 2, width // 2)
     return split.contiguous(memory_format=torch.channels_last)
+
+
+def _fake(x, weights, dilations, stride, statistics, scale, shift, eps, relu):
+    batch, channels, height, width = x.shape
+    size = (batch, channels, -(-height // stride), -(-width // stride))
+    return [_empty_map(x, size) for _ in weights]
+
+
+def _fake_backward(gradients, x, weights, dilations, stride, statistics, scale, shift, eps, relu, needs, before_norm):
+    found = [_empty_map(x, x.shape)] if needs[0] else []
+    found += [x.new_empty(x.shape[1], dtype=torch.float32) for need in needs[1:3] if need]
+    return found + [weight.new_empty(weight.shape) for weight, need in zip(weights, needs[3:], strict=True) if need]
+
+
+def _empty_map(x, size):
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+if native.loaded():
+    torch.library.register_fake("partnas::depthwise_bank", _fake)
+    torch.library.register_fake("partnas::depthwise_bank_backward", _fake_backward)

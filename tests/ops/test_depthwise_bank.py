@@ -3,13 +3,15 @@ import itertools
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from native_cpu import IMPLEMENTATIONS, implementation
+from fvcore.nn import FlopCountAnalysis
+from native_cpu import IMPLEMENTATIONS, INSTRUCTION_SETS, implementation
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from partnas.ops.backend import AVAILABLE
-from partnas.ops.depthwise_bank import depthwise_bank
+from partnas.ops import fvcore_handles
+from partnas.ops.depthwise_bank import depthwise_bank, flops
 from partnas.ops.norm_sum import norm_stats
 
 NAN = float("nan")
@@ -31,8 +33,6 @@ SHAPES = [
     (0, 16, 5, 5),
 ]
 
-SERVED = IMPLEMENTATIONS if "cpu" in AVAILABLE["depthwise_bank"] else ["reference"]
-
 
 @pytest.fixture(autouse=True)
 def _outputs_are_filled_with_nan():
@@ -50,7 +50,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=SERVED)
+@pytest.fixture(params=IMPLEMENTATIONS)
 def served_by(request):
     with implementation(request.param):
         yield request.param
@@ -414,6 +414,28 @@ def test_gradcheck(served_by, prologue, stride):
     assert gradcheck(case.call, case.leaves(torch.float64), eps=1e-6, atol=1e-6, fast_mode=True)
 
 
+@pytest.fixture
+def alone(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("wanted", ["everything", "scale", "weight"])
+def test_synchronised_over_one_rank_is_the_same(served_by, alone, wanted):
+    case, exact, bounds = expected((2, 16, 7, 9), FOUR, 1, "norm affine relu")
+    leaves = [
+        leaf.requires_grad_(wanted == "everything" or name.startswith(wanted))
+        for name, leaf in zip(case.names(), case.leaves(torch.float32), strict=True)
+    ]
+    maps = case.call(*leaves, synchronised=True)
+    torch.autograd.backward(maps, [g.float() for g in case.upstream])
+    for leaf, right, bound in zip(leaves, exact[4:], bounds[4:], strict=True):
+        assert (leaf.grad is not None) == leaf.requires_grad
+        if leaf.requires_grad:
+            assert distance(leaf.grad, right) <= bound
+
+
 def test_no_second_derivative(served_by):
     x = torch.randn(1, 4, 5, 5, requires_grad=True)
     (z,) = depthwise_bank(x, [torch.randn(4, 3, 3)], dilations=[1])
@@ -460,3 +482,70 @@ def test_wrong_arguments_are_told():
         depthwise_bank(x, [weight], dilations=[1, 2])
     with pytest.raises(ValueError, match="both of scale and shift"):
         depthwise_bank(x, [weight], dilations=[1], scale=torch.ones(4))
+
+
+class Bank(torch.nn.Module):
+    def __init__(self, case, plain):
+        super().__init__()
+        self.weights = torch.nn.ParameterList(w.float() for w in case.weights)
+        self.apply_to = case.plain if plain else case.call
+
+    def forward(self, x):
+        return self.apply_to(x, *self.weights)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_counted_as_the_convolutions_are(served_by, stride):
+    case = Case((2, 5, 19, 20), EIGHT, stride, "relu")
+
+    def count(plain):
+        analysis = FlopCountAnalysis(Bank(case, plain), case.x.float()).set_op_handle(**fvcore_handles())
+        with torch.no_grad():
+            return analysis.unsupported_ops_warnings(False).tracer_warnings("none").total()
+
+    assert count(plain=False) == count(plain=True) == flops(case.x.shape, [size for size, _ in EIGHT], stride)
+
+
+@pytest.mark.skipif(not INSTRUCTION_SETS, reason="the native operators were not built")
+class TestNative:
+    def arguments(self, prologue, stride, dtype):
+        case = Case((2, 19, 7, 6), FOUR, stride, prologue, dtype)
+        weights = [w.float() for w in case.weights]
+        affine = [None if t is None else t.float() for t in (case.scale, case.shift)]
+        x = case.x.to(dtype)
+        statistics = norm_stats([x])[0] if case.norm else None
+        gradients = [g.to(dtype) for g in case.upstream]
+        return gradients, (x, weights, case.dilations, stride, statistics, *affine, EPS, case.relu)
+
+    @pytest.mark.parametrize(
+        ("prologue", "stride", "dtype"),
+        [
+            ("bare", 1, torch.float32),
+            ("norm affine relu", 2, torch.float32),
+            ("norm relu", 1, torch.bfloat16),
+            ("affine relu", 1, torch.float16),
+        ],
+    )
+    def test_opcheck(self, prologue, stride, dtype):
+        gradients, arguments = self.arguments(prologue, stride, dtype)
+        affine = int("affine" in prologue)
+        torch.library.opcheck(torch.ops.partnas.depthwise_bank, arguments)
+        backward = torch.ops.partnas.depthwise_bank_backward
+        torch.library.opcheck(backward, (gradients, *arguments, [1, affine, affine, 1, 0, 1, 1], False))
+        torch.library.opcheck(backward, (gradients, *arguments, [0, 0, affine, 0, 0, 0, 1], True))
+
+    def test_wrong_arguments_are_told(self):
+        gradients, (x, weights, *rest) = self.arguments("relu", 1, torch.float32)
+        forward, backward = torch.ops.partnas.depthwise_bank, torch.ops.partnas.depthwise_bank_backward
+        for message, call in {
+            "x must be": lambda: forward(x[0], weights, *rest),
+            "weight 1 must be": lambda: forward(x, [weights[0], weights[1][:3], *weights[2:]], *rest),
+            "must be float32": lambda: forward(x, [w.double() for w in weights], *rest),
+            "reference backend": lambda: forward(x.double(), weights, *rest),
+            "4 filters but 1 dilations": lambda: forward(x, weights, [1], *rest[1:]),
+            "stride must be": lambda: forward(x, weights, rest[0], 3, *rest[2:]),
+            "not like its map": lambda: backward([g[:1] for g in gradients], x, weights, *rest, [1] * 7, False),
+            "needs for": lambda: backward(gradients, x, weights, *rest, [1], False),
+        }.items():
+            with pytest.raises(RuntimeError, match=message):
+                call()
