@@ -22,4 +22,24 @@ STABLE_TORCH_LIBRARY(partnas, m) {
       "depthwise_bank_backward(Tensor[] gradients, Tensor x, Tensor[] weights, int[] dilations, int stride, "
       "Tensor? statistics, Tensor? scale, Tensor? shift, float eps, bool relu, int[] needs, bool before_norm) -> "
       "Tensor[]");
+
+  // maps [B, C, H, W], of any sizes but of the same C -> statistics [K, 2, C]: mean, biased variance
+  m.def("norm_stats(Tensor[] maps) -> Tensor");
+
+  // maps and identities of one shape, statistics [K, 2, C], weights [K], identity_weights [L] -> [B, C, H, W]
+  m.def("norm_sum(Tensor[] maps, Tensor statistics, Tensor weights, Tensor[] identities, Tensor identity_weights, "
+        "float eps) -> Tensor");
+  // -> sums [1 + K, C] of g and of g * (map - mean); dots [L] of g * identity
+  m.def("norm_sum_reduce(Tensor gradient, Tensor[] maps, Tensor statistics, Tensor[] identities) -> (Tensor, Tensor)");
+  // means: those sums over the number of positions -> gradients of the wanted maps, then of the wanted identities
+  m.def("norm_sum_backward(Tensor gradient, Tensor[] maps, Tensor statistics, Tensor weights, Tensor means, "
+        "Tensor identity_weights, int[] wanted, int[] wanted_identities, float eps) -> Tensor[]");
+
+  // x [B, C, H, W] -> max and average map, statistics [2, 2, C] of them (see norm_stats)
+  m.def("pool_pair(Tensor x, int stride) -> (Tensor, Tensor, Tensor)");
+  m.def("pool_pair_backward(Tensor max_gradient, Tensor avg_gradient, Tensor x, int stride) -> Tensor");
+
+  // x [B, C, H, W] -> [B, C, factor * H, factor * W]; the backward takes that shape to this one
+  m.def("upsample(Tensor x, int factor) -> Tensor");
+  m.def("upsample_backward(Tensor gradient, int factor) -> Tensor");
 }

@@ -20,9 +20,9 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
     "soft_argmax_3d": ("cpu",),
     "channel_shuffle": ("cpu",),
     "depthwise_bank": ("cpu",),
-    "pool_pair": (),
-    "norm_sum": (),
-    "upsample": (),
+    "pool_pair": ("cpu",),
+    "norm_sum": ("cpu",),
+    "upsample": ("cpu",),
 }
 """Fast implementations that an operator has beside its reference: ``cpu`` (csrc/cpu), ``cuda`` (csrc/cuda) and
 ``triton`` (kernels)."""

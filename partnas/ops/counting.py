@@ -7,18 +7,26 @@ from fvcore.nn.jit_handles import get_shape
 from partnas.ops.channel_shuffle import flops as channel_shuffle_flops
 from partnas.ops.depthwise_bank import flops as depthwise_bank_flops
 from partnas.ops.soft_argmax_3d import flops as soft_argmax_3d_flops
+from partnas.ops.upsample import flops as upsample_flops
 
 
 def fvcore_handles() -> dict[str, Callable]:
     """Handles that count the native operators: ``FlopCountAnalysis(...).set_op_handle(**fvcore_handles())``.
 
     fvcore counts a multiply-add as one, and nothing for softmax and sums: the reference of :func:`soft_argmax_3d`
-    counts as (nearly) zero there, the native operator with its own formula.
+    counts as (nearly) zero there, the native operator with its own formula. Pools, batch statistics and weighted sums
+    count as nothing, as fvcore has it for their references.
     """
     return {
         "partnas::soft_argmax_3d": lambda inputs, outputs: soft_argmax_3d_flops(get_shape(inputs[0])),
         "partnas::channel_shuffle": lambda inputs, outputs: channel_shuffle_flops(),
         "partnas::depthwise_bank": _count_depthwise_bank,
+        "partnas::norm_stats": lambda inputs, outputs: 0,
+        "partnas::norm_sum": lambda inputs, outputs: 0,
+        "partnas::pool_pair": lambda inputs, outputs: 0,
+        "partnas::upsample": lambda inputs, outputs: upsample_flops(
+            get_shape(inputs[0]), get_shape(outputs[0])[2] // get_shape(inputs[0])[2]
+        ),
     }
 
 

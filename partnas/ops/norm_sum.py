@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
+from partnas.ops import native
 from partnas.ops.backend import resolve
 
 
@@ -30,8 +31,11 @@ def norm_stats(maps: Sequence[torch.Tensor], synchronised: bool = False) -> torc
         flows through them: the backward of the operators that take them is batch norm's whole backward.
     """
     with torch.no_grad():
-        statistics = torch.stack([_statistics(z) for z in maps])  # [K, 2, C]
-        return _over_ranks(statistics) if synchronised else statistics
+        if _runs_natively(maps):
+            statistics = torch.ops.partnas.norm_stats(list(maps))
+        else:
+            statistics = torch.stack([_statistics(z) for z in maps])  # [K, 2, C]
+        return over_ranks(statistics) if synchronised else statistics
 
 
 def norm_sum(
@@ -59,7 +63,8 @@ def norm_sum(
             ``weights`` stay this rank's own share.
 
     Returns:
-        ``(B, C, H, W)`` in the maps' dtype, channels-last if the first input is. Accumulates in float32 at least.
+        ``(B, C, H, W)`` in the maps' dtype, channels-last; the reference keeps the strides of the first input.
+        Accumulates in float32 at least.
 
     Raises:
         ValueError: There is neither a map nor an identity, or the numbers of maps and weights differ.
@@ -70,8 +75,8 @@ def norm_sum(
         identity_weights = weights.new_zeros(0)
     if len(weights) != len(maps) or len(statistics) != len(maps) or len(identity_weights) != len(identities):
         raise ValueError("norm_sum: each map needs its statistics and weight, each identity its weight")
-    resolve("norm_sum", (*maps, *identities)[0])
-    return _NormSum.apply(statistics, weights, identity_weights, eps, synchronised, len(maps), *maps, *identities)
+    function = _NativeNormSum if _runs_natively((*maps, *identities)) else _NormSum
+    return function.apply(statistics, weights, identity_weights, eps, synchronised, len(maps), *maps, *identities)
 
 
 def reference(
@@ -144,6 +149,17 @@ def norm_backward(
     return input_gradient, *(s if n else None for s, n in zip(sums, needs[1:], strict=True))
 
 
+def over_ranks(statistics: torch.Tensor) -> torch.Tensor:
+    """Statistics ``(K, 2, C)`` of this rank's maps to those of all ranks' maps, each of as many positions."""
+    ranks = dist.get_world_size()
+    mean = statistics[:, 0].clone()
+    dist.all_reduce(mean)
+    mean /= ranks
+    variance = statistics[:, 1] + (statistics[:, 0] - mean) ** 2
+    dist.all_reduce(variance)
+    return torch.stack([mean, variance / ranks], 1)
+
+
 class _NormSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, statistics, weights, identity_weights, eps, synchronised, count, *inputs):
@@ -188,6 +204,75 @@ class _NormSum(torch.autograd.Function):
         )
 
 
+class _NativeNormSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, statistics, weights, identity_weights, eps, synchronised, count, *inputs):
+        ctx.save_for_backward(statistics, weights, identity_weights, *inputs)
+        ctx.eps, ctx.synchronised, ctx.count = eps, synchronised, count
+        return torch.ops.partnas.norm_sum(
+            inputs[:count], statistics, _exact(weights), inputs[count:], _exact(identity_weights), eps
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        statistics, weights, identity_weights, *inputs = ctx.saved_tensors
+        maps, identities = inputs[: ctx.count], inputs[ctx.count :]
+        needs_weights, needs_identity_weights = ctx.needs_input_grad[1:3]
+        needs = ctx.needs_input_grad[6:]
+        wanted = [k for k in range(ctx.count) if needs[k]]
+        wanted_identities = [index for index in range(len(identities)) if needs[ctx.count + index]]
+        weight_gradient = identity_weight_gradient = None
+        measured = maps if wanted or needs_weights else []
+        dotted = identities if needs_identity_weights else []
+        sums, dots = statistics.new_zeros(1, gradient.shape[1]), None
+        if measured or dotted:
+            sums, dots = torch.ops.partnas.norm_sum_reduce(gradient, measured, statistics[: len(measured)], dotted)
+        if needs_weights:
+            rstd = torch.rsqrt(statistics[:, 1] + ctx.eps)
+            weight_gradient = (sums[1:] * rstd).sum(1).to(weights.dtype)
+        if needs_identity_weights:
+            identity_weight_gradient = dots.to(identity_weights.dtype) if dotted else torch.zeros_like(identity_weights)
+        found = [None] * len(inputs)
+        if wanted or wanted_identities:
+            formed = torch.ops.partnas.norm_sum_backward(
+                gradient,
+                measured,
+                statistics[: len(measured)],
+                _exact(weights[: len(measured)]),
+                _means(sums, gradient, ctx.synchronised and bool(wanted)),
+                _exact(identity_weights),
+                wanted,
+                wanted_identities,
+                ctx.eps,
+            )
+            for index, value in zip(
+                [*wanted, *(ctx.count + index for index in wanted_identities)], formed, strict=True
+            ):
+                found[index] = value
+        return None, weight_gradient, identity_weight_gradient, None, None, None, *found
+
+
+def _runs_natively(maps: Sequence[torch.Tensor]) -> bool:
+    """Whether native code takes the maps: it does unless they are float64, which is for gradient checks, or mixed."""
+    there = resolve("norm_sum", maps[0]) == "native"
+    return there and maps[0].dtype != torch.float64 and all(z.dtype == maps[0].dtype for z in maps)
+
+
+def _exact(weights: torch.Tensor) -> torch.Tensor:
+    weights = weights.detach()
+    return weights if weights.dtype == torch.float64 else weights.float()
+
+
+def _means(sums: torch.Tensor, gradient: torch.Tensor, synchronised: bool) -> torch.Tensor:
+    count = max(1, gradient.numel() // max(1, gradient.shape[1]))
+    if not synchronised:
+        return sums / count
+    total = sums.clone()
+    dist.all_reduce(total)
+    return total / (count * dist.get_world_size())
+
+
 def _weighted_sum(maps, scales, offset, identities, identity_weights):
     first = (*maps, *identities)[0]
     total = torch.empty_like(first, dtype=scales.dtype)
@@ -221,16 +306,6 @@ def _statistics(z: torch.Tensor) -> torch.Tensor:
     return torch.stack(torch.batch_norm_update_stats(z.to(accumulator), None, None, 0.0))
 
 
-def _over_ranks(statistics: torch.Tensor) -> torch.Tensor:
-    ranks = dist.get_world_size()
-    mean = statistics[:, 0].clone()
-    dist.all_reduce(mean)
-    mean /= ranks
-    variance = statistics[:, 1] + (statistics[:, 0] - mean) ** 2
-    dist.all_reduce(variance)
-    return torch.stack([mean, variance / ranks], 1)
-
-
 def _accumulator(z: torch.Tensor) -> torch.dtype:
     return torch.float64 if z.dtype == torch.float64 else torch.float32
 
@@ -244,3 +319,33 @@ def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 def _stacked(values: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
     return torch.stack(values).to(like.dtype) if values else torch.zeros_like(like)
+
+
+def _fake_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    return maps[0].new_empty(len(maps), 2, maps[0].shape[1], dtype=torch.float32)
+
+
+def _fake(maps, statistics, weights, identities, identity_weights, eps) -> torch.Tensor:
+    return _like((*maps, *identities)[0])
+
+
+def _fake_reduce(gradient, maps, statistics, identities) -> tuple[torch.Tensor, torch.Tensor]:
+    sums = gradient.new_empty(1 + len(maps), gradient.shape[1], dtype=torch.float32)
+    return sums, gradient.new_empty(len(identities), dtype=torch.float32)
+
+
+def _fake_backward(
+    gradient, maps, statistics, weights, means, identity_weights, wanted, wanted_identities, eps
+) -> list[torch.Tensor]:
+    return [_like(gradient) for _ in (*wanted, *wanted_identities)]
+
+
+def _like(x: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(x.shape).contiguous(memory_format=torch.channels_last)
+
+
+if native.loaded():
+    torch.library.register_fake("partnas::norm_stats", _fake_stats)
+    torch.library.register_fake("partnas::norm_sum", _fake)
+    torch.library.register_fake("partnas::norm_sum_reduce", _fake_reduce)
+    torch.library.register_fake("partnas::norm_sum_backward", _fake_backward)

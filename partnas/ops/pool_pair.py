@@ -3,8 +3,9 @@
 import torch
 import torch.nn.functional as F
 
+from partnas.ops import native
 from partnas.ops.backend import resolve
-from partnas.ops.norm_sum import norm_stats
+from partnas.ops.norm_sum import norm_stats, over_ranks
 
 
 def pool_pair(
@@ -18,11 +19,14 @@ def pool_pair(
         synchronised: Take the statistics over all ranks (see ``norm_stats``).
 
     Returns:
-        ``max_map``, ``avg_map``: ``(B, C, ceil(H / stride), ceil(W / stride))`` in x's dtype, channels-last if x is.
+        ``max_map``, ``avg_map``: ``(B, C, ceil(H / stride), ceil(W / stride))`` in x's dtype, channels-last; the
+        reference keeps the strides of x. NaN and ties are treated as in PyTorch.
         ``statistics``: ``(2, 2, C)`` float32 (float64 for float64): mean and biased variance of the max map, then of
         the average map. They carry no gradient: the backward of ``norm_sum``, which takes them, does.
     """
-    resolve("pool_pair", x)
+    if resolve("pool_pair", x) == "native" and x.dtype != torch.float64:
+        max_map, avg_map, statistics = torch.ops.partnas.pool_pair(x, stride)
+        return max_map, avg_map, over_ranks(statistics) if synchronised else statistics
     max_map, avg_map = reference(x, stride)
     return max_map, avg_map, norm_stats([max_map, avg_map], synchronised)
 
@@ -39,3 +43,31 @@ def flops(shape: tuple[int, int, int, int], stride: int = 1) -> int:
     """Comparisons and additions of :func:`pool_pair`: nine of each for every output."""
     batch, channels, height, width = shape
     return 18 * batch * channels * -(-height // stride) * -(-width // stride)
+
+
+def _fake(x: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    shape = (*x.shape[:2], -(-x.shape[2] // stride), -(-x.shape[3] // stride))
+    max_map, avg_map = (x.new_empty(shape).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    return max_map, avg_map, x.new_empty(2, 2, x.shape[1], dtype=torch.float32)
+
+
+def _fake_backward(
+    max_gradient: torch.Tensor, avg_gradient: torch.Tensor, x: torch.Tensor, stride: int
+) -> torch.Tensor:
+    return x.new_empty(x.shape).contiguous(memory_format=torch.channels_last)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, ctx.stride = inputs
+    ctx.mark_non_differentiable(output[2])
+    ctx.save_for_backward(x)
+
+
+def _backward(ctx, max_gradient: torch.Tensor, avg_gradient: torch.Tensor, _):
+    return torch.ops.partnas.pool_pair_backward(max_gradient, avg_gradient, *ctx.saved_tensors, ctx.stride), None
+
+
+if native.loaded():
+    torch.library.register_fake("partnas::pool_pair", _fake)
+    torch.library.register_fake("partnas::pool_pair_backward", _fake_backward)
+    torch.library.register_autograd("partnas::pool_pair", _backward, setup_context=_setup_context)

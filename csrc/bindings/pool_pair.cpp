@@ -1,0 +1,89 @@
+// pool_pair on the CPU: layouts, allocation and threads around csrc/cpu/pool_pair.cpp.
+#include "cpu/pool_pair.h"
+
+#include <tuple>
+#include <vector>
+
+#include "common/channels_last.h"
+#include "common/moments.h"
+
+namespace partnas {
+namespace {
+
+using torch::stable::parallel_for;
+
+constexpr int64_t grain_elements = 1 << 14;
+
+PoolShape pool_shape(const Tensor& x, int64_t stride, const char* name) {
+  STD_TORCH_CHECK(x.dim() == 4, name, ": x must be (B, C, H, W), got ", x.dim(), " dimensions");
+  STD_TORCH_CHECK(stride == 1 || stride == 2, name, ": stride ", stride, " is neither 1 nor 2");
+  STD_TORCH_CHECK(x.size(1) > 0 && x.size(2) > 0 && x.size(3) > 0, name, ": x has no pixels or no channels");
+  const int64_t height = x.size(2), width = x.size(3);
+  return {x.size(1), height, width, stride, (height + stride - 1) / stride, (width + stride - 1) / stride,
+          row_shape(x.size(1))};
+}
+
+Storage float_storage(const Tensor& x, const char* name) {
+  const Storage storage = storage_of(x, name);
+  STD_TORCH_CHECK(storage != Storage::float64, name, ": float64 maps are left to the reference");
+  return storage;
+}
+
+std::tuple<Tensor, Tensor, Tensor> pool_pair(Tensor input, int64_t stride) {
+  const PoolShape shape = pool_shape(input, stride, "pool_pair");
+  const Storage storage = float_storage(input, "pool_pair");
+  const Tensor x = channels_last(input, "pool_pair");
+  const int64_t batch = x.size(0), channels = shape.channels;
+  const auto output = [&] { return empty_map(batch, channels, shape.output_height, shape.output_width, x.scalar_type()); };
+  Tensor max_map = output(), avg_map = output(), statistics = empty({2, 2, channels}, ScalarType::Float);
+
+  const int64_t rows = batch * shape.output_height, segments = rows == 0 ? 0 : segments_of(max_map.numel(), rows);
+  std::vector<double> moments(static_cast<size_t>(segments * 6 * channels));
+  const auto kernel = PARTNAS_KERNEL(pool_pair);
+  const int64_t lines = PARTNAS_KERNEL(pool_pair_lines)(shape);
+  if (segments > 0)
+    parallel_for(0, segments, 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> line(static_cast<size_t>(lines));
+      std::vector<double> scratch(static_cast<size_t>(2 * moments_scratch * shape.statistics_rows.room));
+      for (int64_t s = begin; s < end; ++s)
+        kernel(storage, shape, x.data_ptr(), rows * s / segments, rows * (s + 1) / segments, line.data(), scratch.data(),
+               moments.data() + s * 6 * channels, max_map.data_ptr(), avg_map.data_ptr());
+    });
+  float* result = static_cast<float*>(statistics.data_ptr());
+  for (int64_t map = 0; map < 2; ++map)
+    finish_statistics(moments.data() + map * 3 * channels, segments, 6 * channels, channels,
+                      result + map * 2 * channels);
+  return {max_map, avg_map, statistics};
+}
+
+Tensor pool_pair_backward(Tensor max_gradient, Tensor avg_gradient, Tensor input, int64_t stride) {
+  const PoolShape shape = pool_shape(input, stride, "pool_pair_backward");
+  const Storage storage = float_storage(input, "pool_pair_backward");
+  for (const Tensor* g : {&max_gradient, &avg_gradient})
+    STD_TORCH_CHECK(g->dim() == 4 && g->size(0) == input.size(0) && g->size(1) == shape.channels &&
+                        g->size(2) == shape.output_height && g->size(3) == shape.output_width &&
+                        g->scalar_type() == input.scalar_type(),
+                    "pool_pair_backward: the gradients must have the shape and dtype of the pools");
+  const Tensor x = channels_last(input, "pool_pair_backward");
+  const Tensor of_max = channels_last(max_gradient, "pool_pair_backward");
+  const Tensor of_avg = channels_last(avg_gradient, "pool_pair_backward");
+  Tensor gradient = empty_like_map(x);
+  if (gradient.numel() == 0) return gradient;
+  const auto kernel = PARTNAS_KERNEL(pool_pair_backward);
+  const int64_t lines = PARTNAS_KERNEL(pool_pair_backward_lines)(shape);
+  const int64_t grain = std::max<int64_t>(1, grain_elements / (shape.width * shape.channels));
+  parallel_for(0, x.size(0) * shape.height, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> line(static_cast<size_t>(lines));
+    kernel(storage, shape, x.data_ptr(), of_max.data_ptr(), of_avg.data_ptr(), begin, end, line.data(),
+           gradient.data_ptr());
+  });
+  return gradient;
+}
+
+}  // namespace
+}  // namespace partnas
+
+STABLE_TORCH_LIBRARY_IMPL(partnas, CPU, m) {
+  m.impl("pool_pair", TORCH_BOX(&partnas::pool_pair));
+  m.impl("pool_pair_backward", TORCH_BOX(&partnas::pool_pair_backward));
+}

@@ -1,0 +1,213 @@
+// 3x3 max and average pool together, and their backward, a row at a time.
+//
+// Forward: each output row reduces its three input rows to one line of maxima and one of sums, then the three columns of
+// those. Backward: the windows of an output row find their first maximum again and add their gradients to three lines,
+// each of which is written once, when no further window can reach it.
+#include "cpu/pool_pair.h"
+
+#include "cpu/moments.h"
+
+namespace partnas::PARTNAS_CAPABILITY {
+namespace {
+
+// The larger of both, NaN if either is.
+inline Floats larger(Floats a, Floats b) {
+  const Floats m = maximum(a, b);
+  return a == a ? m : a;
+}
+
+struct Window {
+  int64_t begin, end;
+};
+
+inline Window window(int64_t output, int64_t stride, int64_t size) {
+  const int64_t first = output * stride - 1;
+  return {first < 0 ? 0 : first, first + 3 < size ? first + 3 : size};
+}
+
+template <int rows, typename T>
+void reduce_rows(const T* from, int64_t elements, float* maxima, float* sums) {
+  for_vectors(elements, [&](int64_t i, auto part) {
+    Floats largest = part.get(from + i), sum = largest;
+    for (int r = 1; r < rows; ++r) {
+      const Floats v = part.get(from + r * elements + i);
+      largest = larger(largest, v);
+      sum += v;
+    }
+    part.put(maxima + i, largest);
+    part.put(sums + i, sum);
+  });
+}
+
+// `elements` outputs from `columns` columns that lie `channels` apart.
+template <int columns, typename T>
+void reduce_columns(const float* maxima, const float* sums, int64_t channels, int64_t elements, int64_t rows, T* max_to,
+                    T* avg_to) {
+  const float scale = 1.0f / static_cast<float>(columns * rows);
+  for_vectors(elements, [&](int64_t i, auto part) {
+    Floats largest = part.get(maxima + i), sum = part.get(sums + i);
+    for (int c = 1; c < columns; ++c) {
+      largest = larger(largest, part.get(maxima + c * channels + i));
+      sum += part.get(sums + c * channels + i);
+    }
+    part.put(max_to + i, largest);
+    part.put(avg_to + i, sum * scale);
+  });
+}
+
+template <typename T>
+void pool_row(const PoolShape& s, const T* image, int64_t output_row, float* maxima, float* sums, T* max_to, T* avg_to) {
+  const int64_t channels = s.channels, row = s.width * channels;
+  const Window rows = window(output_row, s.stride, s.height);
+  const int64_t count = rows.end - rows.begin;
+  const T* from = image + rows.begin * row;
+  (count == 3 ? reduce_rows<3, T> : count == 2 ? reduce_rows<2, T> : reduce_rows<1, T>)(from, row, maxima, sums);
+
+  const auto columns_at = [&](int64_t column, int64_t outputs) {
+    const Window w = window(column, s.stride, s.width);
+    const int64_t width = w.end - w.begin, source = w.begin * channels, target = column * channels;
+    const auto reduce = width == 3 ? reduce_columns<3, T> : width == 2 ? reduce_columns<2, T> : reduce_columns<1, T>;
+    reduce(maxima + source, sums + source, channels, outputs * channels, count, max_to + target, avg_to + target);
+  };
+  columns_at(0, 1);
+  if (s.output_width == 1) return;
+  if (s.stride == 1) {
+    // Neighbouring windows read neighbouring columns: one run.
+    columns_at(1, s.output_width - 2);
+  } else {
+    for (int64_t column = 1; column + 1 < s.output_width; ++column) columns_at(column, 1);
+  }
+  columns_at(s.output_width - 1, 1);
+}
+
+template <typename T>
+void forward(const PoolShape& s, const T* x, int64_t begin, int64_t end, float* lines, double* scratch, double* moments,
+             T* max_map, T* avg_map) {
+  const int64_t output_row = s.output_width * s.channels;
+  Moments of_max = moments_in(scratch, s.statistics_rows);
+  Moments of_avg = moments_in(scratch + moments_scratch * s.statistics_rows.room, s.statistics_rows);
+  for (int64_t row = begin; row < end; ++row) {
+    const T* image = x + row / s.output_height * s.height * s.width * s.channels;
+    T *max_to = max_map + row * output_row, *avg_to = avg_map + row * output_row;
+    pool_row(s, image, row % s.output_height, lines, lines + s.width * s.channels, max_to, avg_to);
+    add_moments(of_max, max_to, output_row);
+    add_moments(of_avg, avg_to, output_row);
+  }
+  finish_moments(of_max, moments);
+  finish_moments(of_avg, moments + 3 * s.channels);
+}
+
+// Adds the gradients of `elements` outputs, whose windows are `rows` rows of `row` elements and `columns` columns of
+// `channels`, to the lines of those rows.
+template <int rows, int columns, typename T>
+void add_windows(const T* x, int64_t row, int64_t channels, int64_t elements, const T* max_gradient,
+                 const T* avg_gradient, float* const* lines) {
+  const float scale = 1.0f / static_cast<float>(rows * columns);
+  for_vectors(elements, [&](int64_t i, auto part) {
+    // A NaN counts as infinite once it has won, so that only another NaN wins over it.
+    const Floats infinity = broadcast(INFINITY);
+    Floats best = part.get(x + i);
+    best = best < infinity ? best : infinity;
+    Ints winner{};
+    for (int tap = 1; tap < rows * columns; ++tap) {
+      const Floats v = part.get(x + tap / columns * row + tap % columns * channels + i);
+      const Ints stays = v <= best;
+      winner = stays ? winner : Ints{} + tap;
+      best = stays ? best : (v < infinity ? v : infinity);
+    }
+    const Floats to_winner = part.get(max_gradient + i), to_all = part.get(avg_gradient + i) * scale;
+    for (int tap = 0; tap < rows * columns; ++tap) {
+      float* line = lines[tap / columns] + tap % columns * channels + i;
+      part.put(line, part.get(line) + to_all + (winner == tap ? to_winner : Floats{}));
+    }
+  });
+}
+
+template <int rows, typename T>
+void add_output_row(const PoolShape& s, const T* x, const T* max_gradient, const T* avg_gradient, float* const* lines) {
+  const int64_t channels = s.channels, row = s.width * channels;
+  const auto columns_at = [&](int64_t column, int64_t outputs) {
+    const Window w = window(column, s.stride, s.width);
+    const int64_t width = w.end - w.begin, source = w.begin * channels, target = column * channels;
+    const auto add = width == 3 ? add_windows<rows, 3, T> : width == 2 ? add_windows<rows, 2, T> : add_windows<rows, 1, T>;
+    float* from[rows];
+    for (int r = 0; r < rows; ++r) from[r] = lines[r] + source;
+    add(x + source, row, channels, outputs * channels, max_gradient + target, avg_gradient + target, from);
+  };
+  columns_at(0, 1);
+  if (s.output_width == 1) return;
+  if (s.stride == 1) {
+    columns_at(1, s.output_width - 2);
+  } else {
+    for (int64_t column = 1; column + 1 < s.output_width; ++column) columns_at(column, 1);
+  }
+  columns_at(s.output_width - 1, 1);
+}
+
+// Rows [begin, end) of one image.
+template <typename T>
+void backward_image(const PoolShape& s, const T* x, const T* max_gradient, const T* avg_gradient, int64_t begin,
+                    int64_t end, float* lines, T* gradient) {
+  const int64_t row = s.width * s.channels, output_row = s.output_width * s.channels;
+  const int64_t first = (begin > 0 ? begin - 1 : 0) / s.stride;
+  memset(lines, 0, static_cast<size_t>(3 * row) * sizeof(float));
+  const auto line = [&](int64_t r) { return lines + r % 3 * row; };
+  int64_t done = window(first, s.stride, s.height).begin;
+  const auto finish = [&](int64_t until) {
+    for (; done < until; ++done) {
+      float* from = line(done);
+      if (done >= begin)
+        for_vectors(row, [&](int64_t i, auto part) { part.put(gradient + done * row + i, part.get(from + i)); });
+      memset(from, 0, static_cast<size_t>(row) * sizeof(float));
+    }
+  };
+  for (int64_t output = first; output < s.output_height && done < end; ++output) {
+    const Window rows = window(output, s.stride, s.height);
+    if (rows.begin >= end) break;
+    finish(rows.begin);
+    float* reached[3];
+    for (int64_t r = rows.begin; r < rows.end; ++r) reached[r - rows.begin] = line(r);
+    const int64_t count = rows.end - rows.begin;
+    (count == 3 ? add_output_row<3, T> : count == 2 ? add_output_row<2, T> : add_output_row<1, T>)(
+        s, x + rows.begin * row, max_gradient + output * output_row, avg_gradient + output * output_row, reached);
+  }
+  finish(end);
+}
+
+template <typename T>
+void backward(const PoolShape& s, const T* x, const T* max_gradient, const T* avg_gradient, int64_t begin, int64_t end,
+              float* lines, T* gradient) {
+  const int64_t image = s.height * s.width * s.channels, output = s.output_height * s.output_width * s.channels;
+  while (begin < end) {
+    const int64_t b = begin / s.height, last = (b + 1) * s.height < end ? (b + 1) * s.height : end;
+    backward_image(s, x + b * image, max_gradient + b * output, avg_gradient + b * output, begin - b * s.height,
+                   last - b * s.height, lines, gradient + b * image);
+    begin = last;
+  }
+}
+
+}  // namespace
+
+void pool_pair(Storage storage, const PoolShape& shape, const void* x, int64_t begin, int64_t end, float* lines,
+               double* scratch, double* moments, void* max_map, void* avg_map) {
+  with_storage(storage, [&](auto* typed) {
+    using T = __typeof__(*typed);
+    forward(shape, static_cast<const T*>(x), begin, end, lines, scratch, moments, static_cast<T*>(max_map),
+            static_cast<T*>(avg_map));
+  });
+}
+
+void pool_pair_backward(Storage storage, const PoolShape& shape, const void* x, const void* max_gradient,
+                        const void* avg_gradient, int64_t begin, int64_t end, float* lines, void* gradient) {
+  with_storage(storage, [&](auto* typed) {
+    using T = __typeof__(*typed);
+    backward(shape, static_cast<const T*>(x), static_cast<const T*>(max_gradient), static_cast<const T*>(avg_gradient),
+             begin, end, lines, static_cast<T*>(gradient));
+  });
+}
+
+int64_t pool_pair_lines(const PoolShape& shape) { return 2 * shape.width * shape.channels; }
+
+int64_t pool_pair_backward_lines(const PoolShape& shape) { return 3 * shape.width * shape.channels; }
+
+}  // namespace partnas::PARTNAS_CAPABILITY
