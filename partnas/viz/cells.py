@@ -1,21 +1,116 @@
-"""A searched cell drawn as a graph, like Fig. 4 of the paper, written directly as SVG."""
+"""A searched cell drawn as a graph from left to right, like Fig. 4 of the paper."""
 
 import html
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from partnas.skeleton import PARTS
-from partnas.viz.colours import OPERATION_COLOURS
+from partnas.skeleton import LIMBS, PARTS, TORSO
+from partnas.viz.colours import CONCATENATION, FAINT_INK, INK, group_colour, operation_colour, tint
 
 Nodes = Sequence[Sequence[tuple[str, int] | list]]
+Point = tuple[float, float]
 
-ROW, COLUMN, NODE_WIDTH, NODE_HEIGHT, LABEL_WIDTH, LABEL_HEIGHT = 62, 210, 96, 36, 96, 20
-INPUTS = ("c_{k-2}", "c_{k-1}")
+LANE, NODE_GAP, LINE = 30.0, 16.0, 15.0
+LABEL_WIDTH, LABEL_HEIGHT, NODE_WIDTH, INPUT_WIDTH, INPUT_HEIGHT = 106.0, 21.0, 58.0, 58.0, 34.0
+FAN, ARROW, BAR_WIDTH, NAMES_WIDTH = 46.0, 20.0, 26.0, 230.0
+MARGIN, TOP = 14.0, 34.0
+INPUT_COLOUR = "#52796F"
+NAMES_COLUMNS = 34
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle with a name in it: ``kind`` is ``input``, ``node``, ``label`` or ``output``."""
+
+    kind: str
+    x: float
+    y: float
+    width: float
+    height: float
+    fill: str
+    stroke: str
+    text: str = ""
+    subscript: str = ""
+
+    @property
+    def middle(self) -> Point:
+        return self.x + self.width / 2, self.y + self.height / 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """From ``points[0]`` by a cubic curve over the next three points, then straight to those that are left."""
+
+    kind: str
+    points: tuple[Point, ...]
+    colour: str
+    width: float
+
+
+@dataclass(frozen=True)
+class Text:
+    """``anchor`` is ``start``, ``middle`` or ``end``, as in SVG; ``y`` is the base line."""
+
+    x: float
+    y: float
+    text: str
+    size: float
+    colour: str
+    bold: bool = False
+    anchor: str = "start"
+
+
+@dataclass
+class Layout:
+    """Everything that a drawing of a cell consists of, in pixels from the upper left corner."""
+
+    width: float
+    height: float
+    boxes: list[Box] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
+
+
+def lay_out(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = None) -> Layout:
+    """Place a cell so that nothing can meet but lines; see :func:`draw_cell` for the arguments.
+
+    Each edge has a lane, and each node the lanes of its own edges: a staircase from the upper left to the lower
+    right. Lines fall only in the gap behind a source's column and run only along lanes, which are free there: above
+    a node's lanes lie earlier nodes' boxes, which are farther left than any line that comes from a node, and the
+    concatenation's lines go to the right, where only later nodes are, whose boxes are farther down.
+    """
+    names = [group_lines(group) for group in groups] if groups is not None else [[] for _ in nodes]
+    heights = [max(LANE * len(node), LINE * len(lines) + 4) for node, lines in zip(nodes, names, strict=True)]
+    tops = [TOP + sum(heights[:node]) + NODE_GAP * node for node in range(len(nodes))]
+    pitch = FAN + LABEL_WIDTH + ARROW + NODE_WIDTH
+    first_x = MARGIN + INPUT_WIDTH + FAN / 2
+    bar_x = first_x + pitch * len(nodes) + FAN
+    width = bar_x + BAR_WIDTH + MARGIN + (NAMES_WIDTH if groups is not None else 0)
+    layout = Layout(width, tops[-1] + heights[-1] + MARGIN)
+
+    node_boxes = [
+        Box(
+            "node", first_x + pitch * (node + 1) - NODE_WIDTH, tops[node], NODE_WIDTH, heights[node],
+            *_node_colours(node, groups), f"node {node}",
+        )
+        for node in range(len(nodes))
+    ]  # fmt: skip
+    lanes = [_lanes(node, tops[place], heights[place]) for place, node in enumerate(nodes)]
+    inputs = _inputs(nodes, lanes, layout, kind)
+    sources = [*inputs, *node_boxes]
+    for node, box in enumerate(node_boxes):
+        _concatenate(layout, box, bar_x, groups, node, names[node])
+    for node, box in enumerate(node_boxes):
+        for (operation, source), y in zip(nodes[node], lanes[node], strict=True):
+            _edge(layout, sources[source], box, y, operation)
+    layout.boxes += [*inputs, *node_boxes]
+    layout.texts.append(Text(bar_x + BAR_WIDTH, TOP - 12, "concatenation", 11, FAINT_INK, anchor="end"))
+    return layout
 
 
 def draw_cell(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = None) -> str:
     """A cell as SVG: inputs at the left, one column for each intermediate node, the concatenation at the right.
-
-    Every edge runs through a lane of its own, so that no two labels touch.
 
     Args:
         nodes: For each intermediate node its edges ``(operation, source)``; sources 0 and 1 are the inputs.
@@ -25,73 +120,135 @@ def draw_cell(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = 
     Returns:
         An ``<svg>`` element.
     """
-    edges = [(source, target + 2, operation) for target, node in enumerate(nodes) for operation, source in node]
-    lanes = len(edges)
-    group_rows = max(-(-len(group) // 2) for group in groups) if groups else 0
-    height = max(lanes, 3) * ROW + 40 + max(0, 13 * group_rows - 2 * NODE_HEIGHT // 2)
-    x_of = {0: 70.0, 1: 70.0}
-    y_of = {0: height * 0.3, 1: height * 0.72}
-    first = 0
-    for target, node in enumerate(nodes):
-        x_of[target + 2] = 70.0 + COLUMN * (target + 1) + (30 if target else 0)
-        y_of[target + 2] = 20 + ROW * (first + len(node) / 2)
-        first += len(node)
-    output_x = 70.0 + COLUMN * (len(nodes) + 1) + 10
-    width = output_x + NODE_WIDTH / 2 + 20
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'style="max-width: {width:.0f}px" role="img" '
-        f'aria-label="{html.escape(kind)} cell" font-family="system-ui, sans-serif" font-size="13">',
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0L8 4L0 8z" fill="#52606D"/></marker></defs>',
-    ]
-    for node in range(2, len(nodes) + 2):
-        x, y = x_of[node] + NODE_WIDTH / 2, y_of[node]
-        parts.append(
-            f'<path class="concatenation" d="M{x:.1f} {y:.1f} C{x + 60:.1f} {y:.1f} {output_x - 150:.1f} {height / 2:.1f} '
-            f'{output_x - NODE_WIDTH / 2:.1f} {height / 2:.1f}" fill="none" stroke="#CBD2D9" stroke-width="2"/>'
-        )
-    labels = []
-    for lane, (source, target, operation) in enumerate(edges):
-        colour = OPERATION_COLOURS.get(operation, "#52606D")
-        x0, y0 = x_of[source] + NODE_WIDTH / 2, y_of[source]
-        x1, y1 = x_of[target] - NODE_WIDTH / 2, y_of[target]
-        lane_y = 20 + ROW * (lane + 0.5)
-        label_x = x1 - 62
-        parts.append(
-            f'<path class="edge" d="M{x0:.1f} {y0:.1f} C{x0 + 34:.1f} {y0:.1f} {min(x0 + 24, label_x - 70):.1f} {lane_y:.1f} '
-            f"{label_x - LABEL_WIDTH / 2:.1f} {lane_y:.1f} L{label_x + LABEL_WIDTH / 2 - 10:.1f} {lane_y:.1f} "
-            f'Q{x1 - 14:.1f} {lane_y:.1f} {x1:.1f} {y1:.1f}" fill="none" stroke="{colour}" stroke-width="2.5" '
-            'marker-end="url(#head)"/>'
-        )
-        labels.append(_box(label_x, lane_y, LABEL_WIDTH, LABEL_HEIGHT, "white", colour, operation, "label", 11.5))
-    parts += labels
-    scale = " (upsampled)" if kind == "fusion" else ""
-    for place, name in enumerate(INPUTS):
-        parts.append(_box(x_of[place], y_of[place], NODE_WIDTH, NODE_HEIGHT, "#E3F9E5", "#3F9142", name, "node", 13))
-        if scale:
-            parts.append(_text(x_of[place], y_of[place] + 32, scale.strip(), 11, "#52606D"))
-    for place in range(len(nodes)):
-        x, y = x_of[place + 2], y_of[place + 2]
-        parts.append(_box(x, y, NODE_WIDTH, NODE_HEIGHT, "#E0E8F9", "#3E66A8", f"node {place}", "node", 13))
-        if groups is not None:
-            names = [PARTS[part] for part in groups[place]]
-            lines = [", ".join(names[i : i + 2]) for i in range(0, len(names), 2)]
-            for row, line in enumerate(lines):
-                parts.append(_text(x, y + 34 + 13 * row, line, 10.5, "#323F4B"))
-    parts.append(_box(output_x, height / 2, NODE_WIDTH, NODE_HEIGHT, "#FFF3C4", "#B08A1E", "c_k", "node", 13))
-    parts.append("</svg>")
-    return "\n".join(parts)
-
-
-def _box(
-    x: float, y: float, width: float, height: float, fill: str, stroke: str, label: str, name: str, size: float
-) -> str:
+    layout = lay_out(nodes, kind, groups)
+    drawn = [_svg_line(line) for line in layout.lines]
+    drawn += [_svg_box(box) for box in layout.boxes]
+    drawn += [_svg_text(text) for text in layout.texts]
     return (
-        f'<rect class="{name}" x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width}" height="{height}" rx="6" '
-        f'fill="{fill}" stroke="{stroke}" stroke-width="1.5"/>' + _text(x, y + size / 3, label, size, "#1F2933")
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" '
+        f'style="max-width: {layout.width:.0f}px; min-width: {0.8 * layout.width:.0f}px" role="img" '
+        f'aria-label="{html.escape(kind)} cell" font-family="system-ui, sans-serif">\n' + "\n".join(drawn) + "\n</svg>"
     )
 
 
-def _text(x: float, y: float, label: str, size: float, colour: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-size="{size}" fill="{colour}">{html.escape(label)}</text>'
+def head_title(group: Sequence[int]) -> str:
+    """Whose head a node is: the torso's or the limbs' with the groups of the paper, else that of so many parts."""
+    known = {TORSO: "the torso", LIMBS: "the limbs"}
+    count = "1 part" if len(group) == 1 else f"{len(group)} parts"
+    name = known.get(tuple(sorted(group)))
+    return f"head of {name} ({count})" if name else f"head of {count}"
+
+
+def group_lines(group: Sequence[int]) -> list[str]:
+    """What stands beside a head: its title, and its parts."""
+    parts = ", ".join(PARTS[part].replace("_", "\N{NO-BREAK SPACE}") for part in group)
+    lines = textwrap.wrap(parts, NAMES_COLUMNS, break_long_words=False, break_on_hyphens=False)
+    return [head_title(group), *(line.replace("\N{NO-BREAK SPACE}", " ") for line in lines)]
+
+
+def _node_colours(node: int, groups: Sequence | None) -> tuple[str, str]:
+    colour = "#5A6F96" if groups is None else group_colour(node)
+    return tint(colour, 0.18), colour
+
+
+def _lanes(node: Sequence, top: float, height: float) -> list[float]:
+    """The y of each edge's lane. Lines from later sources fall farther right, so theirs lie higher, the inputs' lowest."""
+    sources = [source for _, source in node]
+    order = sorted(sources, key=lambda source: source if source < 2 else -source)
+    first = top + (height - LANE * (len(node) - 1)) / 2
+    return [first + LANE * order.index(source) for source in sources]
+
+
+def _inputs(nodes: Nodes, lanes: list[list[float]], layout: Layout, kind: str) -> list[Box]:
+    """The two inputs, each near the lanes that leave it, but apart and inside the picture."""
+    least, room = TOP + INPUT_HEIGHT / 2, INPUT_HEIGHT + 30
+    most = layout.height - MARGIN - INPUT_HEIGHT / 2 - (14 if kind != "normal" else 0)
+    wanted = []
+    for place in (0, 1):
+        ys = [
+            y
+            for node, ys in zip(nodes, lanes, strict=True)
+            for (_, source), y in zip(node, ys, strict=True)
+            if source == place
+        ]
+        wanted.append(sum(ys) / len(ys) if ys else least if place == 0 else most)
+    if most - least < room:
+        most = least + room
+        layout.height = most + INPUT_HEIGHT / 2 + MARGIN + 14
+    middle = min(max(sum(wanted) / 2, least + room / 2), most - room / 2)
+    half = max(room, wanted[1] - wanted[0]) / 2
+    ys = (max(least, middle - half), min(most, middle + half))
+    note = {"reduction": "stride 2", "fusion": "upsampled"}.get(kind)
+    if note:
+        layout.texts += [
+            Text(MARGIN + INPUT_WIDTH / 2, y + INPUT_HEIGHT / 2 + 14, note, 11, FAINT_INK, anchor="middle") for y in ys
+        ]
+    return [
+        Box(
+            "input", MARGIN, y - INPUT_HEIGHT / 2, INPUT_WIDTH, INPUT_HEIGHT, tint(INPUT_COLOUR, 0.18), INPUT_COLOUR,
+            "c", f"k−{2 - place}",
+        )
+        for place, y in enumerate(ys)
+    ]  # fmt: skip
+
+
+def _edge(layout: Layout, source: Box, target: Box, y: float, operation: str) -> None:
+    colour = operation_colour(operation)
+    x0, y0 = source.x + source.width, source.middle[1]
+    label_x = target.x - ARROW - LABEL_WIDTH
+    bend = x0 + FAN if source.kind == "node" else MARGIN + INPUT_WIDTH + 1.4 * FAN
+    reach = (bend - x0) * 0.55
+    points = ((x0, y0), (x0 + reach, y0), (bend - reach, y), (bend, y), (target.x, y))
+    layout.lines.append(Line("edge", points, colour, 2.2))
+    layout.boxes.append(
+        Box("label", label_x, y - LABEL_HEIGHT / 2, LABEL_WIDTH, LABEL_HEIGHT, tint(colour, 0.15), colour, operation)
+    )
+
+
+def _concatenate(layout: Layout, box: Box, bar_x: float, groups: Sequence | None, node: int, lines: list[str]) -> None:
+    """A node's line to its piece of the output, and the names of the parts that it is the head of."""
+    x, y = box.x + box.width, box.middle[1]
+    third = (bar_x - x) / 3
+    points = ((x, y), (x + third, y), (bar_x - third, y), (bar_x, y))
+    layout.lines.append(Line("concatenation", points, CONCATENATION, 2.0))
+    fill, stroke = _node_colours(node, groups)
+    layout.boxes.append(
+        Box("output", bar_x, box.y - NODE_GAP / 2 + 1, BAR_WIDTH, box.height + NODE_GAP - 2, fill, stroke)
+    )
+    top = y - LINE * len(lines) / 2
+    for row, line in enumerate(lines):
+        size, colour = (13, INK) if row == 0 else (12, FAINT_INK)
+        layout.texts.append(Text(bar_x + BAR_WIDTH + 12, top + LINE * row + 11, line, size, colour, bold=row == 0))
+
+
+def _svg_line(line: Line) -> str:
+    (x, y), first, second, third, *rest = line.points
+    curve = " ".join(f"{px:.1f} {py:.1f}" for px, py in (first, second, third))
+    straight = "".join(f" L{px:.1f} {py:.1f}" for px, py in rest)
+    end_x, end_y = line.points[-1]
+    return (
+        f'<path class="{line.kind}" d="M{x:.1f} {y:.1f} C{curve}{straight}" fill="none" stroke="{line.colour}" '
+        f'stroke-width="{line.width}"/>'
+        f'<path d="M{end_x:.1f} {end_y:.1f} l-9 -4.5 v9 z" fill="{line.colour}"/>'
+    )
+
+
+def _svg_box(box: Box) -> str:
+    x, y = box.middle
+    size = 12 if box.kind == "label" else 13
+    name = html.escape(box.text)
+    if box.subscript:
+        name += f'<tspan font-size="10" dy="4">{html.escape(box.subscript)}</tspan>'
+    text = f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle" font-size="{size}" fill="{INK}">{name}</text>'
+    return (
+        f'<rect class="{box.kind}" x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" '
+        f'rx="6" fill="{box.fill}" stroke="{box.stroke}" stroke-width="1.4"/>' + (text if box.text else "")
+    )
+
+
+def _svg_text(text: Text) -> str:
+    weight = ' font-weight="600"' if text.bold else ""
+    return (
+        f'<text x="{text.x:.1f}" y="{text.y:.1f}" text-anchor="{text.anchor}" font-size="{text.size}"{weight} '
+        f'fill="{text.colour}">{html.escape(text.text)}</text>'
+    )

@@ -3,7 +3,7 @@ import pytest
 from fake_run import STANDING
 
 from partnas.skeleton import PARTS
-from partnas.viz.colours import LEFT, RIGHT, rgb
+from partnas.viz.colours import LEFT, RIGHT, TRUNK, rgb
 from partnas.viz.overlay import draw_pose, picture_grid
 from partnas.viz.pose3d import figure, upright, write_html
 
@@ -14,9 +14,10 @@ def test_each_side_has_its_colour(side):
     joints = STANDING[:, :2] / 2000 * side + [side / 2, side * 0.45]
     drawn = draw_pose(image, joints)
     assert (image == 128).all()
-    for name, colour in (("R_Ankle", RIGHT), ("L_Wrist", LEFT)):
-        x, y = joints[PARTS.index(name)].round().astype(int)
-        assert np.abs(drawn[y, x].astype(int) - rgb(colour)).max() < 30
+    for bone, colour in ((("R_Knee", "R_Ankle"), RIGHT), (("L_Elbow", "L_Wrist"), LEFT), (("Pelvis", "Torso"), TRUNK)):
+        x, y = joints[[PARTS.index(name) for name in bone]].mean(0).round().astype(int)
+        sides = (RIGHT, LEFT, TRUNK, "#808080")
+        assert colour == min(sides, key=lambda other: np.abs(drawn[y, x].astype(int) - rgb(other)).sum())
 
 
 def test_invisible_and_absurd_parts_are_left_out():
