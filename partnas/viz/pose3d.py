@@ -1,19 +1,24 @@
-"""Rotatable 3D views of poses."""
+"""Poses in 3D: the plot's axes, rotatable figures, and a page of its own for one."""
 
-import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import plotly.graph_objects as go
 
+from partnas.errors import PartnasError
 from partnas.skeleton import BONES, PARTS
-from partnas.viz.colours import bone_colour
+from partnas.viz.colours import FAINT_INK, RULE, bone_colour, side_colour
+from partnas.viz.page import TEMPLATE, data_url, embed, write_page, write_plotly
 
 MARGIN_MM = 100.0
+BONE_WIDTH, PLAIN_WIDTH = 8.0, 6.0
+AXES = {"xaxis": "x, right (mm)", "yaxis": "z, away (mm)", "zaxis": "−y, up (mm)"}
+DIAGONAL = 1.45
+EYE = {"x": 0.65, "y": -1.9, "z": 0.35}
+"""The scene's size and where it is seen from, in plotly's units: the camera's side, a little to the right and above."""
 
 
 def upright(joints_camera: np.ndarray) -> np.ndarray:
@@ -22,103 +27,141 @@ def upright(joints_camera: np.ndarray) -> np.ndarray:
     return np.stack([joints[..., 0], joints[..., 2], -joints[..., 1]], axis=-1)
 
 
-def traces(pose: dict[str, Any]) -> list[dict[str, Any]]:
-    """A pose as two plotly traces, bones and joints.
+def seen_from(points: np.ndarray, turn: float, tilt: float) -> np.ndarray:
+    """Plot axes ``(..., 3)`` as ``(..., 3)`` right, up and away for a viewer who went ``turn`` to the right and ``tilt`` up.
+
+    Both in degrees; at 0 and 0 the view is the camera's, without perspective.
+    """
+    turn, tilt = np.radians((turn, tilt))
+    x, y, z = np.moveaxis(np.asarray(points, dtype=np.float64), -1, 0)
+    right = np.cos(turn) * x + np.sin(turn) * y
+    away = np.cos(turn) * y - np.sin(turn) * x
+    return np.stack([right, np.cos(tilt) * z + np.sin(tilt) * away, np.cos(tilt) * away - np.sin(tilt) * z], axis=-1)
+
+
+def traces(pose: dict[str, Any]) -> list[go.Scatter3d]:
+    """A pose as two traces, bones and joints; pointing at a joint tells its part, its camera coordinates and its error.
 
     Args:
-        pose: ``name``, ``joints_camera`` ``(18, 3)`` in millimetres, and optionally ``colour``; without one the right
-            side is orange, the left blue and the trunk green.
+        pose: ``name``; ``joints_camera`` ``(18, 3)`` in millimetres; optionally ``colour``, without which the person's
+            right side is orange, the left blue and the trunk green; and optionally ``compared``, ``(18, 3)`` joints of
+            the same person, the distance to which is the error.
+
+    Raises:
+        PartnasError: A pose has another shape, or one of its coordinates is not finite.
     """
-    joints = upright(pose["joints_camera"])
+    camera = _joints(pose, "joints_camera")
+    joints = upright(camera).round(1)
     colour = pose.get("colour")
-    lines: list[list[float | None]] = [[], [], []]
-    colours: list[str] = []
-    for bone in BONES:
-        for part in (*bone, None):
-            for axis in range(3):
-                lines[axis].append(None if part is None else round(float(joints[part, axis]), 1))
-            colours.append(colour or bone_colour(bone))
     labels = [
-        f"{name}<br>({x:.0f}, {y:.0f}, {z:.0f}) mm"
-        for name, (x, y, z) in zip(PARTS, pose["joints_camera"], strict=True)
+        f"<b>{name.replace('_', ' ')}</b><br>({x:.0f}, {y:.0f}, {z:.0f}) mm"
+        for name, (x, y, z) in zip(PARTS, camera, strict=True)
     ]
-    shared = {"type": "scatter3d", "name": pose["name"], "legendgroup": pose["name"]}
+    if pose.get("compared") is not None:
+        errors = np.linalg.norm(camera - _joints(pose, "compared"), axis=1)
+        labels = [f"{label}<br>error {error:.0f} mm" for label, error in zip(labels, errors, strict=True)]
+    ends = [[*joints[list(bone)].tolist(), [None] * 3] for bone in BONES]  # None breaks the line between two bones
+    x, y, z = zip(*(end for bone in ends for end in bone), strict=True)
+    name = html.escape(pose["name"], quote=False)
     return [
-        {
-            **shared,
-            "mode": "lines",
-            "x": lines[0], "y": lines[1], "z": lines[2],
-            "line": {"color": colour or colours, "width": 7},
-            "hoverinfo": "skip",
-            "showlegend": bool(colour),
-        },
-        {
-            **shared,
-            "mode": "markers",
-            "x": joints[:, 0].round(1).tolist(), "y": joints[:, 1].round(1).tolist(), "z": joints[:, 2].round(1).tolist(),
-            "marker": {"size": 3.5, "color": colour or "#333333"},
-            "text": labels,
-            "hovertemplate": "%{text}<extra>" + html.escape(pose["name"]) + "</extra>",
-            "showlegend": False,
-        },
+        go.Scatter3d(
+            x=x, y=y, z=z, mode="lines", name=name, hoverinfo="skip",
+            line={
+                "color": colour or [bone_colour(bone) for bone in BONES for _ in range(3)],
+                "width": PLAIN_WIDTH if colour else BONE_WIDTH,
+            },
+        ),
+        go.Scatter3d(
+            x=joints[:, 0].tolist(), y=joints[:, 1].tolist(), z=joints[:, 2].tolist(), mode="markers", name=name,
+            marker={"size": 4, "color": colour or [side_colour(part) for part in range(len(PARTS))]},
+            text=labels, hovertemplate="%{text}<extra>" + name + "</extra>",
+        ),
     ]  # fmt: skip
 
 
 def scene(poses: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The plotly scene that shows all of the poses at one scale, seen from the camera's side."""
-    points = np.concatenate([upright(pose["joints_camera"]) for pose in poses])
-    low, high = points.min(0) - MARGIN_MM, points.max(0) + MARGIN_MM
-    half = (high - low).max() / 2
-    middle = (low + high) / 2
-    axes = {}
-    for place, (name, title) in enumerate((("xaxis", "x right (mm)"), ("yaxis", "z away (mm)"), ("zaxis", "up (mm)"))):
-        axes[name] = {
-            "title": {"text": title},
-            "range": [round(float(middle[place] - half)), round(float(middle[place] + half))],
-            "backgroundcolor": "#F4F6F8",
-            "gridcolor": "#D5DAE0",
+    """Axes that hold all of the poses, one millimetre as long on each, seen from the camera's side."""
+    points = upright(np.concatenate([_joints(pose, "joints_camera") for pose in poses]))
+    low, high = np.floor(points.min(0) - MARGIN_MM), np.ceil(points.max(0) + MARGIN_MM)
+    axes = {
+        name: {
+            "title": {"text": title, "font": {"size": 12}},
+            "range": [low[place], high[place]],
+            "color": FAINT_INK,
+            "tickfont": {"size": 10},
+            "nticks": 6,
+            "showbackground": True,
+            "backgroundcolor": "#F5F7F9",
+            "gridcolor": RULE,
             "zeroline": False,
+            "showspikes": False,
         }
+        for place, (name, title) in enumerate(AXES.items())
+    }
+    # The diagonal has one length whatever the poses, so that turning never takes the box out of the view.
+    ratio = DIAGONAL * (high - low) / np.linalg.norm(high - low)
     return {
         **axes,
-        "aspectmode": "cube",
-        "camera": {"eye": {"x": 0.5, "y": -1.7, "z": 0.45}, "up": {"x": 0, "y": 0, "z": 1}},
+        "dragmode": "orbit",
+        "aspectmode": "manual",
+        "aspectratio": dict(zip("xyz", ratio.tolist(), strict=True)),
+        "camera": {"eye": EYE, "center": {"x": 0, "y": 0, "z": -0.1}, "up": {"x": 0, "y": 0, "z": 1}},
     }
 
 
 def figure(poses: Sequence[dict[str, Any]]) -> go.Figure:
-    """A rotatable figure of one or several poses; see :func:`traces` for their form."""
-    layout = {
-        "scene": scene(poses),
-        "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
-        "legend": {"x": 0.02, "y": 0.98},
-        "paper_bgcolor": "white",
-    }
-    return go.Figure({"data": [trace for pose in poses for trace in traces(pose)], "layout": layout})
+    """A rotatable figure of ``poses``, see :func:`traces`. Another one in its place keeps the view that it was turned to.
+
+    Raises:
+        PartnasError: There is no pose; or see :func:`traces`.
+    """
+    if not len(poses):
+        raise PartnasError("poses: none given; give at least one")
+    return go.Figure(
+        data=[trace for pose in poses for trace in traces(pose)],
+        layout={
+            "template": TEMPLATE,
+            "scene": scene(poses),
+            "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
+            "showlegend": False,
+            "uirevision": "kept",
+        },
+    )
 
 
 def write_html(
     path: Path, poses: Sequence[dict[str, Any]], image: np.ndarray | None = None, title: str = "3D pose"
 ) -> None:
-    """A page of its own, readable offline: the picture, where there is one, beside the rotatable view."""
-    view = figure(poses).to_html(
-        full_html=False, include_plotlyjs=True, default_height="80vh", config={"displaylogo": False}
+    """A page readable offline: the picture, where there is one, beside the rotatable view.
+
+    The pages of a folder share the ``plotly.min.js`` that the first one puts beside itself.
+
+    Args:
+        path: Written whole or not at all.
+        poses: See :func:`traces`.
+        image: ``(H, W, 3)`` RGB uint8.
+        title: Of the page.
+
+    Raises:
+        PartnasError: See :func:`figure`.
+    """
+    path = Path(path)
+    view = embed(figure(poses), "pose", "min(78vh, 95vw)", plotly_beside=True, bar=True)
+    write_plotly(path.parent)
+    write_page(
+        path,
+        "pose.html.j2",
+        title=title,
+        picture=data_url(image) if image is not None else "",
+        sided=not all(pose.get("colour") for pose in poses),
+        view=view,
     )
-    picture = f'<img src="{data_url(image)}" alt="">' if image is not None else ""
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<style>body{{font:16px system-ui,sans-serif;margin:1.5rem;color:#1f2933}} main{{display:flex;flex-wrap:wrap;gap:1.5rem}}
-img{{flex:1 1 300px;max-width:min(100%,45vw);max-height:80vh;object-fit:contain;border-radius:8px}}
-main>div{{flex:1 1 420px;min-width:300px}}</style></head>
-<body><h1>{html.escape(title)}</h1><main>{picture}{view}</main>
-<p>Drag to turn, scroll to zoom. Camera axes in millimetres; the person's right side is orange, the left blue.</p></body></html>
-"""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(page, encoding="utf-8")
 
 
-def data_url(image: np.ndarray) -> str:
-    """An RGB picture as a JPEG inside a URL."""
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+def _joints(pose: dict[str, Any], field: str) -> np.ndarray:
+    joints = np.asarray(pose[field], dtype=np.float64)
+    if joints.shape != (len(PARTS), 3) or not np.isfinite(joints).all():
+        raise PartnasError(
+            f"poses: {pose['name']!r}: {field} has shape {joints.shape}; give ({len(PARTS)}, 3) finite millimetres"
+        )
+    return joints

@@ -1,29 +1,42 @@
 """``report.html``: one self-contained page on what a run found and how well it does."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
-import plotly.offline
+import yaml
 from markupsafe import Markup
 
 from partnas.errors import PartnasError
 from partnas.skeleton import PARTS
-from partnas.viz.cells import draw_cell
-from partnas.viz.colours import OPERATION_COLOURS, RIGHT, TARGET
+from partnas.viz.cells import draw_cell, head_title
+from partnas.viz.colours import LEFT, OPERATION_COLOURS, TARGET, group_colour
+from partnas.viz.curves import alpha_figure, curve_figure
 from partnas.viz.overlay import draw_pose
-from partnas.viz.pose3d import data_url, scene, traces
+from partnas.viz.page import CONFIG, as_script, data_url, embed, plotly_source, write_page
+from partnas.viz.pose3d import figure
 
 PICTURE_SIDE = 320
-OPERATIONS = tuple(OPERATION_COLOURS)
+CELL_TITLES = {
+    "normal": "Normal cell",
+    "reduction": "Reduction cell: edges from the inputs have stride 2",
+    "fusion": "Fusion cell: both inputs are upsampled first; in the last one each node is the head of a part group",
+}
+MISSING = {
+    "examples": ("predictions.json", "predictions", "partnas evaluate"),
+    "parts": ("evaluation.json", "errors", "partnas evaluate"),
+    "cells": ("genotype.json", "found cells", "partnas search"),
+    "alphas": ("alphas in metrics.jsonl", "alphas", "partnas search"),
+    "curves": ("metrics.jsonl", "curves", "partnas search or partnas train"),
+}
+"""Of each section: what it is drawn from, its name, and the command that makes that."""
 
 
 def write_report(run_dir: Path | str, search_dir: Path | None = None, train_dir: Path | None = None) -> Path:
-    """Write ``report.html`` from whatever of a run's files are there; sections without a file say what makes it.
+    """Write ``report.html`` from whatever of a run's files are there; its end says what is missing and what makes it.
 
     Args:
         run_dir: Where ``evaluation.json``, ``predictions.json`` and the page belong.
@@ -43,45 +56,50 @@ def write_report(run_dir: Path | str, search_dir: Path | None = None, train_dir:
     metrics = [row for folder in folders for row in read_metrics(folder / "metrics.jsonl")]
     evaluation = read_json(run_dir / "evaluation.json") or {}
     genotype = next(filter(None, (read_json(folder / "genotype.json") for folder in folders)), None)
+    configs = read_configs(folders)
     examples = read_examples(run_dir)
-    alphas = alpha_history(metrics)
-    curves = curve_data(metrics)
-    kinds = sorted({str(row.get("job")) for row in metrics})
-    page = _template().render(
-        title="Part-aware 3D human pose: " + (" and ".join(kinds) or "evaluation"),
+    sections = {
+        "examples": examples,
+        "parts": part_rows(evaluation),
+        "cells": cell_drawings(genotype, evaluation.get("part_groups")),
+        "alphas": alpha_drawings(metrics, genotype, [content for _, _, content in configs]),
+        "curves": curve_drawings(metrics),
+    }
+    path = run_dir / "report.html"
+    write_page(
+        path,
+        "report.html.j2",
+        **sections,
+        name=run_dir.resolve().name,
         lead=_lead(evaluation, metrics),
         figures=key_figures(evaluation),
-        examples=[{**example, "picture": Markup(example["picture"])} for example in examples],
-        parts=part_rows(evaluation),
         actions=_bars(evaluation.get("per_action_mm", {}).items()),
-        cells=cell_drawings(genotype, evaluation.get("part_groups")),
-        operations=list(OPERATION_COLOURS.items())[1:],
-        alphas=alphas,
-        curves=curves,
-        curve_note="Loss: mean L1 over training batches, in voxels. MPJPE: on frames that no weight step sees "
-        "(search: of the validation subjects; training: held-out frames of the training subjects).",
-        configs=[(f"{folder.name}/config.yaml", (folder / "config.yaml").read_text()) for folder in folders if (folder / "config.yaml").exists()],
-        footer="Drawn by partnas from the files of this run.",
-        plotly=Markup(plotly.offline.get_plotlyjs()),
-        data=as_script(
-            {
-                "curves": curves,
-                "alphas": alphas,
-                "examples": [{name: e[name] for name in ("picture", "traces", "scene")} for e in examples],
-            }
-        ),
-    )  # fmt: skip
-    path = run_dir / "report.html"
-    temporary = path.with_name(".report.html.part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+        target_colour=TARGET,
+        action_colour=LEFT,
+        missing=[MISSING[section] for section, content in sections.items() if not content],
+        configs=[(name, text) for name, text, _ in configs],
+        plotly=plotly_source(),
+        views=as_script([figure(example["poses"]) for example in examples]),
+        config=as_script(CONFIG),
+    )
     return path
 
 
-def as_script(value: Any) -> Markup:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(value, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+def read_configs(folders: Sequence[Path]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Of each ``config.yaml``: its name, its text, and its content as far as it can be parsed."""
+    found = []
+    for folder in folders:
+        path = folder / "config.yaml"
+        if not path.exists():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError:
+            content = None
+        name = f"{folder.resolve().name}/config.yaml"
+        found.append((name, text, content if isinstance(content, dict) else {}))
+    return found
 
 
 def read_json(path: Path) -> Any:
@@ -113,7 +131,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_examples(run_dir: Path) -> list[dict[str, Any]]:
-    """The entries of ``predictions.json`` with their drawn picture, 3D traces and scene."""
+    """The entries of ``predictions.json`` with their drawn picture and the poses to compare."""
     found = []
     for place, example in enumerate(read_json(run_dir / "predictions.json") or []):
         try:
@@ -123,17 +141,16 @@ def read_examples(run_dir: Path) -> list[dict[str, Any]]:
             overlay = draw_pose(
                 cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.array(example["joints_image"]), side=PICTURE_SIDE
             )
-            poses = [
-                {"name": "annotation", "joints_camera": example["target_mm"], "colour": TARGET},
-                {"name": "prediction", "joints_camera": example["predicted_mm"], "colour": RIGHT},
-            ]
+            target, predicted = example["target_mm"], example["predicted_mm"]
             found.append(
                 {
                     "picture": data_url(overlay),
                     "action": example.get("action", ""),
                     "mpjpe_mm": float(example["mpjpe_mm"]),
-                    "traces": [trace for pose in poses for trace in traces(pose)],
-                    "scene": scene(poses),
+                    "poses": [
+                        {"name": "ground truth", "joints_camera": target, "compared": predicted, "colour": TARGET},
+                        {"name": "prediction", "joints_camera": predicted, "compared": target},
+                    ],
                 }
             )
         except KeyError as error:
@@ -172,86 +189,89 @@ def part_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     bars = {bar["name"]: bar for bar in _bars(errors.items())}
     return [
         {
-            "name": f"Node {place}" if len(groups) > 1 else "All parts",
-            "error": f"{mean:.1f} mm" if mean is not None else "",
+            "name": f"Node {node}, {head_title(part_numbers(group))}" if len(groups) > 1 else "All parts",
+            "error": mean,
+            "colour": group_colour(node),
             "rows": [bars[part] for part in group if part in bars],
         }
-        for place, (group, mean) in enumerate(zip(groups, means, strict=False))
+        for node, (group, mean) in enumerate(zip(groups, means, strict=False))
     ]
+
+
+def part_numbers(names: Sequence[str]) -> list[int]:
+    """Indices of the parts named in ``evaluation.json``."""
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise PartnasError(f"evaluation.json: part_groups: part {unknown[0]!r} is not known; evaluate again")
+    return [PARTS.index(name) for name in names]
 
 
 def cell_drawings(genotype: dict[str, Any] | None, part_groups: list[list[str]] | None) -> list[dict[str, Any]]:
     """Titles and drawings of the three kinds of cell."""
     if genotype is None:
         return []
-    titles = {
-        "normal": "Normal cell",
-        "reduction": "Reduction cell: edges from the inputs have stride 2",
-        "fusion": "Fusion cell: both inputs are upsampled first; in the last one each node is a group's head",
-    }
     drawings = []
-    for kind, title in titles.items():
+    for kind, title in CELL_TITLES.items():
         if kind not in genotype:
             raise PartnasError(f"genotype.json: field {kind!r} is missing; derive the genotype again")
         groups = None
         if kind == "fusion" and part_groups and len(part_groups) == len(genotype[kind]):
-            groups = [[PARTS.index(name) for name in group] for group in part_groups]
+            groups = [part_numbers(group) for group in part_groups]
         drawings.append({"title": title, "svg": Markup(draw_cell(genotype[kind], kind, groups))})
     return drawings
 
 
-def alpha_history(metrics: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The softmax weights of every edge after every epoch of the search."""
+def alpha_drawings(
+    metrics: list[dict[str, Any]], genotype: dict[str, Any] | None, configs: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """For each kind of cell the softmax weights of every edge after every epoch of the search."""
     rows = [row for row in metrics if "alphas" in row]
-    if not rows:
-        return None
-    edges = []
-    for kind, matrix in rows[-1]["alphas"].items():
-        names = edge_names(len(matrix))
-        for edge, name in enumerate(names):
-            history = [[round(weight, 5) for weight in row["alphas"][kind][edge]] for row in rows]
-            edges.append({"kind": kind, "short": name, "label": f"{kind} cell, {name}", "history": history})
-    count = len(edges[0]["history"][0])
-    names = OPERATIONS if count == len(OPERATIONS) else [f"operation {k}" for k in range(count)]
-    colours = list(OPERATION_COLOURS.values())[:count]
-    return {"epochs": [row["epoch"] for row in rows], "edges": edges, "operations": names, "colours": colours}
+    drawings = []
+    for kind, matrix in rows[-1]["alphas"].items() if rows else ():
+        history = [[row["alphas"][kind][edge] for row in rows] for edge in range(len(matrix))]
+        kept = {
+            (target, source): operation
+            for target, node in enumerate((genotype or {}).get(kind, []))
+            for operation, source in node
+        }
+        chart = alpha_figure([row["epoch"] for row in rows], history, operation_names(len(matrix[0]), configs), kept)
+        drawings.append(
+            {"title": f"{kind.capitalize()} cell", "view": embed(chart, f"alphas-{kind}", f"{chart.layout.height}px")}
+        )
+    return drawings
 
 
-def edge_names(count: int) -> list[str]:
-    """``c_{k-2} → 0`` and so on, in the order of the rows of alpha: node by node, source by source."""
-    names: list[str] = []
-    target = 0
-    while len(names) < count:
-        sources = ["c_{k-2}", "c_{k-1}", *map(str, range(target))]
-        names += [f"{source} → {target}" for source in sources]
-        target += 1
-    return names
+def operation_names(count: int, configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the ``count`` columns of alpha: all operations, or those that a run's configuration chose."""
+    for config in configs:
+        chosen = (config.get("network") or {}).get("operations")
+        if isinstance(chosen, list) and len(chosen) == count:
+            return [str(name) for name in chosen]
+    return list(OPERATION_COLOURS) if count == len(OPERATION_COLOURS) else [f"operation {k}" for k in range(count)]
 
 
-def curve_data(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def curve_drawings(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Loss and MPJPE over the epochs, for the search and for the training."""
-    names = {
-        "loss": "training batches",
-        "validation_loss": "validation batches (alphas)",
-        "mpjpe_mm": "held-out frames",
+    titles = {"search": "Search", "train": "Training"}
+    charts = {
+        "loss": ("mean L1 (voxels)", {"loss": "training batches", "validation_loss": "validation batches (alphas)"}),
+        "MPJPE": ("MPJPE (mm)", {"mpjpe_mm": "held-out frames"}),
     }
-    found = []
-    for job in ("search", "train"):
+    drawings = []
+    for job, title in titles.items():
         rows = [row for row in metrics if row.get("job") == job]
-        for title, unit, fields in (("loss", "voxels", ("loss", "validation_loss")), ("MPJPE", "mm", ("mpjpe_mm",))):
-            drawn = [
-                {
-                    "x": [row["epoch"] for row in rows if field in row],
-                    "y": [row[field] for row in rows if field in row],
-                    "name": names[field],
-                    "mode": "lines+markers",
-                }
-                for field in fields
-                if any(field in row for row in rows)
-            ]
-            if drawn:
-                found.append({"title": f"{job}: {title}", "unit": unit, "traces": drawn})
-    return found
+        for chart, (unit, names) in charts.items():
+            series = [_series(rows, field, name) for field, name in names.items() if any(field in row for row in rows)]
+            drawn = curve_figure(series, unit)
+            if drawn is not None:
+                view = embed(drawn, f"{job}-{chart}", f"{drawn.layout.height}px")
+                drawings.append({"title": f"{title}: {chart}", "view": view})
+    return drawings
+
+
+def _series(rows: list[dict[str, Any]], field: str, name: str) -> dict[str, Any]:
+    rows = [row for row in rows if field in row]
+    return {"name": name, "x": [row["epoch"] for row in rows], "y": [row[field] for row in rows]}
 
 
 def _bars(items: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
@@ -261,15 +281,17 @@ def _bars(items: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
 
 
 def _lead(evaluation: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
+    done = []
+    for job, name in (("search", "searched"), ("train", "trained")):
+        epochs = [row.get("epoch", "?") for row in metrics if row.get("job") == job]
+        if epochs:
+            done.append(f"{name} for {epochs[-1]} epochs")
     if evaluation:
-        return f"{evaluation.get('frames', '?')} test frames of {evaluation.get('data', 'the data set')}, protocol {evaluation.get('protocol', '?')}."
-    if metrics:
-        return f"After {metrics[-1].get('epoch', '?')} epochs. Not evaluated yet."
-    return "Nothing was recorded yet."
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("report.html.j2")
+        done.append(
+            f"evaluated on {evaluation.get('frames', '?')} test frames of {evaluation.get('data', 'the data set')}, "
+            f"protocol {evaluation.get('protocol', '?')}"
+        )
+    elif done:
+        done.append("not evaluated yet")
+    text = "; ".join(done) or "nothing was recorded yet"
+    return text[0].upper() + text[1:] + "."

@@ -1,11 +1,15 @@
+import re
+
 import numpy as np
 import pytest
 from fake_run import STANDING
 
-from partnas.skeleton import PARTS
-from partnas.viz.colours import LEFT, RIGHT, TRUNK, rgb
+from partnas.errors import PartnasError
+from partnas.skeleton import BONES, PARTS
+from partnas.viz.colours import LEFT, RIGHT, TRUNK, bone_colour, rgb
 from partnas.viz.overlay import draw_pose, picture_grid
-from partnas.viz.pose3d import figure, upright, write_html
+from partnas.viz.page import PLOTLY_FILE, plotly_source
+from partnas.viz.pose3d import figure, scene, seen_from, traces, upright, write_html
 
 
 @pytest.mark.parametrize("side", [100, 400, 2000])
@@ -49,16 +53,105 @@ def test_people_stand_upright_and_keep_their_handedness():
     assert np.linalg.det(turn) == pytest.approx(1)
 
 
-def test_figure_names_parts_and_keeps_proportions(tmp_path):
-    view = figure(
-        [{"name": "<one>", "joints_camera": STANDING, "colour": "#112233"}, {"name": "two", "joints_camera": STANDING}]
-    )
-    assert len(view.data) == 4
-    assert "L_Wrist" in view.data[1].text[PARTS.index("L_Wrist")]
-    assert view.layout.scene.aspectmode == "cube"
-    spans = [np.ptp(view.layout.scene[axis].range) for axis in ("xaxis", "yaxis", "zaxis")]
-    assert max(spans) - min(spans) <= 2
-    write_html(tmp_path / "deep" / "pose.html", [{"name": "a", "joints_camera": STANDING}], title="<x>")
-    page = (tmp_path / "deep" / "pose.html").read_text()
-    assert "<title>&lt;x&gt;" in page
-    assert "cdn" not in page.split("plotly.js v")[0]
+def test_views_from_elsewhere():
+    points = upright(STANDING)
+    np.testing.assert_allclose(seen_from(points, 0, 0), points[:, [0, 2, 1]])
+    np.testing.assert_allclose(seen_from(points, 0, 90)[:, 1], points[:, 1], atol=1e-9)
+    np.testing.assert_allclose(seen_from(points, 90, 0)[:, 0], points[:, 1], atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(seen_from(points, 25, 40), axis=1), np.linalg.norm(points, axis=1))
+
+
+@pytest.mark.parametrize("colour", [None, "#112233"])
+def test_every_bone_and_joint_is_drawn_in_its_colour(colour):
+    lines, markers = traces({"name": "found", "joints_camera": STANDING, "colour": colour})
+    points = np.array([lines.x, lines.y, lines.z], dtype=float).T.reshape(len(BONES), 3, 3)
+    assert np.isnan(points[:, 2]).all()
+    np.testing.assert_allclose(points[:, :2], upright(STANDING)[np.array(BONES)], atol=0.051)
+    np.testing.assert_allclose(np.array([markers.x, markers.y, markers.z]).T, upright(STANDING), atol=0.051)
+    if colour:
+        assert lines.line.color == markers.marker.color == colour
+    else:
+        assert list(lines.line.color[::3]) == list(lines.line.color[1::3]) == [bone_colour(bone) for bone in BONES]
+        of_part = dict(zip(PARTS, markers.marker.color, strict=True))
+        assert (of_part["R_Wrist"], of_part["L_Ankle"], of_part["Head"]) == (RIGHT, LEFT, TRUNK)
+
+
+def test_a_joint_tells_its_name_its_camera_coordinates_and_its_error():
+    elsewhere = STANDING + [30, 0, 40]
+    _, markers = traces({"name": "found", "joints_camera": STANDING, "compared": elsewhere})
+    assert markers.text[PARTS.index("L_Wrist")] == "<b>L Wrist</b><br>(240, 40, -60) mm<br>error 50 mm"
+    _, markers = traces({"name": "found", "joints_camera": STANDING})
+    assert "error" not in markers.text[0]
+
+
+def test_axes_hold_every_pose_at_one_scale_and_the_view_is_the_cameras():
+    wide = {"name": "wide", "joints_camera": STANDING * [4, 1, 1] + [100, 0, 5000]}
+    shown = scene([{"name": "a", "joints_camera": STANDING}, wide])
+    points = np.concatenate([upright(STANDING), upright(wide["joints_camera"])])
+    scales = []
+    for axis, (name, side) in enumerate((("xaxis", "x"), ("yaxis", "y"), ("zaxis", "z"))):
+        low, high = shown[name]["range"]
+        assert low < points[:, axis].min()
+        assert high > points[:, axis].max()
+        assert "(mm)" in shown[name]["title"]["text"]
+        scales.append(shown["aspectratio"][side] / (high - low))
+    assert scales == pytest.approx([scales[0]] * 3)
+    assert shown["aspectmode"] == "manual"
+    eye = shown["camera"]["eye"]
+    assert -eye["y"] > 2 * max(abs(eye["x"]), abs(eye["z"]))
+
+
+def test_figures_that_replace_each_other_keep_the_view():
+    small, large = (figure([{"name": "a", "joints_camera": size * STANDING}]).layout for size in (1, 2))
+    assert small.uirevision
+    assert small.uirevision == large.uirevision
+    assert small.scene.camera == large.scene.camera
+
+
+def test_poses_that_cannot_be_shown():
+    with pytest.raises(PartnasError, match="none given"):
+        figure([])
+    with pytest.raises(PartnasError, match=r"'short': joints_camera has shape \(17, 3\)"):
+        figure([{"name": "short", "joints_camera": STANDING[:17]}])
+    with pytest.raises(PartnasError, match="'other': compared has shape"):
+        figure([{"name": "other", "joints_camera": STANDING, "compared": STANDING[:1]}])
+    with pytest.raises(PartnasError, match="finite"):
+        figure([{"name": "nan", "joints_camera": STANDING * np.nan}])
+
+
+def test_a_page_of_a_pose(tmp_path):
+    path = tmp_path / "deep" / "pose.html"
+    poses = [{"name": "</script><b>", "joints_camera": STANDING}]
+    write_html(path, poses, image=np.zeros((20, 30, 3), np.uint8), title="<x>")
+    page = path.read_text()
+    assert "<title>&lt;x&gt;</title>" in page
+    assert "<x>" not in page
+    assert page.count("</script>") == page.count("<script")
+    assert "<b>" not in page
+    assert re.findall(r"(?:src|href)=\"(?!data:)([^\"]*)\"", page) == [PLOTLY_FILE]
+    assert re.findall(r"https?://", page) == []
+
+
+def test_pages_of_a_folder_share_one_plotly(tmp_path):
+    source = tmp_path / PLOTLY_FILE
+    source.write_text("an older one")
+    for name in "ab":
+        write_html(tmp_path / f"{name}.html", [{"name": name, "joints_camera": STANDING}])
+        assert source.read_text() == plotly_source()
+        assert (tmp_path / f"{name}.html").stat().st_size < 40_000
+    before = source.stat().st_ino
+    write_html(tmp_path / "c.html", [{"name": "c", "joints_camera": STANDING}])
+    assert source.stat().st_ino == before
+
+
+def test_nothing_half_written_stays(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    write_html(tmp_path / "pose.html", [{"name": "a", "joints_camera": STANDING}])
+    before = (tmp_path / "pose.html").read_text()
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_html(tmp_path / "pose.html", [{"name": "b", "joints_camera": STANDING}])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["plotly.min.js", "pose.html"]
+    assert (tmp_path / "pose.html").read_text() == before

@@ -5,7 +5,9 @@ import pytest
 from fake_run import write_run
 
 from partnas.errors import PartnasError
-from partnas.viz.report import edge_names, write_report
+from partnas.skeleton import PARTS
+from partnas.viz.page import plotly_source
+from partnas.viz.report import operation_names, write_report
 from partnas.viz.summary import write_png
 
 FILES = ["predictions.json", "evaluation.json", "genotype.json", "metrics.jsonl"]
@@ -13,40 +15,44 @@ FILES = ["predictions.json", "evaluation.json", "genotype.json", "metrics.jsonl"
 
 def body(path):
     """The page without plotly's own source."""
-    text = path.read_text()
-    scripts = re.findall(r"<script>.*?</script>", text, flags=re.S)
-    return text.replace(max(scripts, key=len), "")
+    return path.read_text().replace(plotly_source(), "PLOTLY")
 
 
 def test_a_whole_run_fills_every_section(tmp_path):
-    page = body(write_report(write_run(tmp_path / "run")))
-    assert 'class="missing"' not in page
-    for text in ("80.0 mm", "0.40×", "1.23 M", "2.50 G", "Node 1", "L_Wrist", "dil_conv_5x5", "99 test frames"):
-        assert text in page, text
-    assert page.count("<svg") == 3
-    assert page.count("data:image/jpeg;base64,") >= 4
+    text = body(write_report(write_run(tmp_path / "run")))
+    assert 'class="missing' not in text
+    said = ("80.0 mm", "0.40×", "1.23 M", "2.50 G", "Node 1", "L Wrist", "dil_conv_5x5", "99 test frames", "voxels")
+    for words in said:
+        assert words in text, words
+    assert text.count("<svg") == 3
+    assert text.count("Plotly.newPlot(") == 3 + 4
+    assert text.count("Plotly.react(") == text.count("PLOTLY<") == 1
+    assert text.count("data:image/jpeg;base64,") == 4
 
 
 def test_the_page_needs_nothing_from_outside(tmp_path):
-    page = body(write_report(write_run(tmp_path / "run")))
-    links = re.findall(r"(?:src|href)=\"(?!data:)([^\"]*)\"", page)
+    text = body(write_report(write_run(tmp_path / "run")))
+    links = re.findall(r"(?:src|href)=\"(?!data:)([^\"]*)\"", text)
     assert links == []
-    assert set(re.findall(r"https?://[^\s\"'<]+", page)) <= {"http://www.w3.org/2000/svg"}
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {"http://www.w3.org/2000/svg"}
+    configurations = re.findall(r"\{[^{}]*\"displaylogo\"[^{}]*\}", text)
+    assert len(configurations) == 3 + 4 + 1
+    assert all(json.loads(found)["showSendToCloud"] is False for found in configurations)
 
 
 def test_what_files_say_is_escaped(tmp_path):
-    page = body(write_report(write_run(tmp_path / "run")))
-    assert "<script>alert" not in page
-    assert "<b>run</b>" not in page
-    assert "&lt;b&gt;run" in page
+    text = body(write_report(write_run(tmp_path / "run")))
+    assert "<script>alert" not in text
+    assert "<b>run</b>" not in text
+    assert "&lt;b&gt;run" in text
 
 
 @pytest.mark.parametrize("missing", FILES)
 def test_a_missing_file_is_said(tmp_path, missing):
     run = write_run(tmp_path / "run")
     (run / missing).unlink()
-    page = body(write_report(run))
-    assert f"{missing}" in re.findall(r'class="missing">(.*?)</p>', page, flags=re.S)[0]
+    text = body(write_report(run))
+    assert f"{missing}" in re.findall(r'class="missing lead">(.*?)</p>', text, flags=re.S)[0]
 
 
 def test_parts_of_a_run_in_several_folders(tmp_path):
@@ -54,8 +60,8 @@ def test_parts_of_a_run_in_several_folders(tmp_path):
     search.mkdir()
     for name in ("metrics.jsonl", "genotype.json"):
         (run / name).rename(search / name)
-    assert 'class="missing"' in body(write_report(run))
-    assert 'class="missing"' not in body(write_report(run, search_dir=search))
+    assert 'class="missing' in body(write_report(run))
+    assert 'class="missing' not in body(write_report(run, search_dir=search))
 
 
 def test_a_line_cut_short_by_a_crash_is_passed_over(tmp_path):
@@ -83,18 +89,60 @@ def test_broken_files_are_named(tmp_path):
         write_report(tmp_path / "nowhere")
 
 
-def test_edge_names_follow_the_rows_of_alpha():
-    assert edge_names(5) == ["c_{k-2} → 0", "c_{k-1} → 0", "c_{k-2} → 1", "c_{k-1} → 1", "0 → 1"]
-    assert len(edge_names(14)) == 14
+def test_columns_of_alpha_have_the_names_of_the_searched_operations():
+    assert operation_names(8, [])[-1] == "dil_conv_5x5"
+    assert operation_names(2, [{"network": {"operations": ["none", "skip_connect"]}}]) == ["none", "skip_connect"]
+    assert operation_names(2, [{"network": None}]) == ["operation 0", "operation 1"]
+
+
+@pytest.mark.parametrize("job", ["search", "train"])
+def test_a_run_of_one_job_only(tmp_path, job):
+    run = write_run(tmp_path / "run")
+    for name in ("predictions.json", "evaluation.json", *(["genotype.json"] if job == "train" else [])):
+        (run / name).unlink()
+    rows = [row for row in (run / "metrics.jsonl").read_text().splitlines() if json.loads(row)["job"] == job]
+    (run / "metrics.jsonl").write_text("\n".join(rows))
+    text = body(write_report(run))
+    assert "not evaluated yet" in text
+    assert text.count('class="missing') == (2 if job == "search" else 4)
+    assert text.count("Plotly.newPlot(") == (3 + 2 if job == "search" else 2)
+    assert "Plotly.react(" not in text
+
+
+def test_an_empty_run(tmp_path):
+    text = body(write_report(tmp_path))
+    assert "Nothing was recorded yet" in text
+    assert text.count('class="missing') == 5
+    assert "<script" not in text
+
+
+def test_heads_that_a_genotype_does_not_have_are_not_drawn(tmp_path):
+    run = write_run(tmp_path / "run")
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(
+        json.dumps(evaluation | {"part_groups": [list(PARTS)], "per_group_mm": [None]})
+    )
+    assert "head of 18 parts" not in body(write_report(run))
+    (run / "evaluation.json").write_text(json.dumps(evaluation | {"part_groups": [["Tail"], list(PARTS)]}))
+    with pytest.raises(PartnasError, match="'Tail'"):
+        write_report(run)
 
 
 def test_summary_picture(tmp_path):
     import cv2
 
     run = write_run(tmp_path / "run")
-    picture = cv2.imread(str(write_png(tmp_path / "summary.png", run)))
+    picture = cv2.imread(str(write_png(tmp_path / "deep" / "summary.png", run)))
     assert picture.shape[1] > 1000
     assert picture.std() > 10
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["summary.png"]
+    (run / "search").mkdir()
+    (run / "genotype.json").rename(run / "search" / "genotype.json")
+    moved = cv2.imread(str(write_png(tmp_path / "summary.png", run)))
+    assert (moved == picture).all()
+    (run / "search" / "genotype.json").unlink()
+    without = cv2.imread(str(write_png(tmp_path / "summary.png", run)))
+    assert (without != picture).any()
     (run / "evaluation.json").unlink()
     with pytest.raises(PartnasError, match="evaluation"):
         write_png(tmp_path / "summary.png", run)
