@@ -5,7 +5,7 @@ import torch
 
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
-from partnas.networks import KINDS, build, load_network
+from partnas.networks import KINDS, build, load_network, load_pose_network, load_supernet
 from partnas.nn import DeconvNet, PartNet, PoseResNet50, Supernet
 from partnas.space import SearchSpace
 
@@ -102,13 +102,20 @@ def test_a_network_comes_back_from_its_run(tmp_path):
         assert found.spec() == net.spec()
         with torch.no_grad():
             assert torch.equal(found.eval()(x), net.eval()(x))
-    assert isinstance(load_network(tmp_path, kind="partnet"), PartNet)
+    assert isinstance(load_pose_network(tmp_path), PartNet)
 
 
-def test_a_run_of_another_kind_is_refused(tmp_path):
-    checkpoint(tmp_path / "checkpoint.pt", networks()["deconv"])
-    with pytest.raises(PartnasError, match="holds a deconv, not a supernet; name another run") as error:
-        load_network(tmp_path, kind="supernet")
+@pytest.mark.parametrize(
+    ("held", "load", "named"),
+    [
+        ("deconv", load_supernet, "holds a deconv, not a supernet; name the folder of a search"),
+        ("supernet", load_pose_network, "holds a supernet; train what it found"),
+    ],
+)
+def test_a_run_of_another_kind_is_refused(tmp_path, held, load, named):
+    checkpoint(tmp_path / "checkpoint.pt", networks()[held])
+    with pytest.raises(PartnasError, match=named) as error:
+        load(tmp_path)
     assert str(tmp_path) in str(error.value)
 
 
