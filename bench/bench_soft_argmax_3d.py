@@ -1,5 +1,7 @@
 """soft_argmax_3d against softmax and marginal sums, eager and compiled.
 
+The truth is the reference in float64: in float32 the peers are themselves off by 1e-5.
+
 ``python bench/bench_soft_argmax_3d.py [--threads 2] [--rounds 21] [--compile] [--csv FILE]``
 """
 
@@ -33,13 +35,14 @@ def both(function, x, gradient):
 def cases(options):
     compiled = torch.compile(reference) if options.compile else None
     gradient = torch.randn(*SHAPE[:2], 3)
-    for dtype, tolerance in ((torch.float32, 2e-5), (torch.bfloat16, 2e-2)):
+    for dtype, tolerance in ((torch.float32, 2e-6), (torch.bfloat16, 4e-3)):
         volume = (3 * torch.randn(SHAPE)).to(dtype)
         size = volume.numel() * volume.element_size()
         for step, moved in ((forward, size), (both, 4 * size)):
             for layout in LAYOUTS:
+                plain = volume.clone().requires_grad_()
                 x = as_laid_out(volume, layout).requires_grad_()
-                peers = {"softmax + sums, NCHW": lambda x=volume.clone().requires_grad_(), s=step: s(reference, x, gradient)}
+                peers = {"softmax + sums, NCHW": lambda x=plain, s=step: s(reference, x, gradient)}
                 if layout != "NCHW":
                     peers["softmax + sums, channels-last"] = lambda x=x, s=step: s(reference, x, gradient)
                 if compiled is not None:
@@ -50,6 +53,7 @@ def cases(options):
                     {**peers, "ours": lambda x=x, s=step: s(soft_argmax_3d, x, gradient)},
                     moved,
                     tolerance,
+                    lambda x=x, s=step: s(reference, x.detach().double().requires_grad_(), gradient.double()),
                 )
 
 
