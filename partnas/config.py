@@ -6,6 +6,7 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
+from partnas.data.augmentation import Augmentation
 from partnas.errors import PartnasError
 from partnas.space import SearchSpace
 
@@ -40,7 +41,9 @@ class JobConfig(Strict):
     batch_size: int = pydantic.Field(ge=1, description="images of a step, over all processes")
     learning_rate: float = pydantic.Field(1e-3, gt=0)
     milestones: list[int] = pydantic.Field(description="epochs after which the learning rate is divided by 10")
-    augmentation: bool = True
+    augmentation: Augmentation | None = pydantic.Field(
+        Augmentation(), description="fields of Augmentation; null for none"
+    )
     seed: int = pydantic.Field(0, ge=0)
     threads: int | None = pydantic.Field(None, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"

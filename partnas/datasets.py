@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from partnas.config import DataConfig, JobConfig
-from partnas.data import SPLITS, Augmentation, Human36M, PoseDataset, embedded_root
+from partnas.data import SPLITS, Human36M, PoseDataset, embedded_root
 from partnas.errors import PartnasError
 from partnas.space import SearchSpace
 
@@ -56,8 +56,7 @@ def spread(config: JobConfig, split: str, count: int) -> PoseDataset:
 
 
 def _augmented(config: JobConfig, source: Human36M) -> PoseDataset:
-    augmentation = Augmentation() if config.augmentation else None
-    return as_dataset(source, config.space(), config.data, augmentation=augmentation, seed=config.seed)
+    return as_dataset(source, config.space(), config.data, augmentation=config.augmentation, seed=config.seed)
 
 
 def _evenly_spaced(length: int, count: int) -> np.ndarray:

@@ -35,6 +35,8 @@ def test_later_sources_win(tmp_path):
         ("epochs: 0", "epochs"),
         ("learning_rat: 0.1", "learning_rat"),
         ("data: {strid: 1}", r"data\.strid"),
+        ("augmentation: {flip: 1}", r"augmentation.*flip"),
+        ("augmentation: {flip_probability: 2}", r"augmentation\.flip_probability"),
         ("network: {chanels: 1}", "chanels"),
         ("[1, 2]", "mapping"),
         ("epochs: [", "line 1"),

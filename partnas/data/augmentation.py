@@ -1,12 +1,14 @@
 """Training augmentation: rotation, scale, mirror, colour, synthetic occlusion (section 4.2 of the paper)."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
+from partnas.errors import PartnasError
 from partnas.skeleton import mirrored_parts
 
 
@@ -30,6 +32,9 @@ class Augmentation:
         flip_probability: How often the crop is mirrored.
         colour: Each channel is multiplied by U(1 − colour, 1 + colour).
         occlusion_probability: How often objects are pasted over the crop.
+
+    Raises:
+        PartnasError: A probability is outside 0–1, or an extent is negative (or, of ``scale`` and ``colour``, 1 or more).
     """
 
     rotation: float = 30.0
@@ -38,6 +43,16 @@ class Augmentation:
     flip_probability: float = 0.5
     colour: float = 0.2
     occlusion_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            bound = math.inf if field.name == "rotation" else 1
+            inside = 0 <= value <= bound if field.name.endswith("probability") else 0 <= value < bound
+            if not inside:
+                raise PartnasError(
+                    f"augmentation.{field.name}: {value} is out of range; give a number from 0 to {bound}"
+                )
 
     def draw(self, random: np.random.Generator) -> Drawn:
         turned = random.random() < self.rotation_probability

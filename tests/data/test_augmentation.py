@@ -4,6 +4,7 @@ import torch
 
 from partnas.data import Augmentation, mirror_coordinates
 from partnas.data.augmentation import drawn_object, paste
+from partnas.errors import PartnasError
 from partnas.skeleton import FLIP_PAIRS
 
 
@@ -52,3 +53,11 @@ def test_mirroring_twice_is_nothing_and_swaps_sides():
     torch.testing.assert_close(once[:, left, 1:], xyz[:, right, 1:])
     torch.testing.assert_close(once[:, left, 0], 16 - xyz[:, right, 0])
     torch.testing.assert_close(mirror_coordinates(once, 16), xyz)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("flip_probability", 1.5), ("scale", 1.0), ("rotation", -1.0), ("colour", float("nan"))]
+)
+def test_values_out_of_range_are_named(field, value):
+    with pytest.raises(PartnasError, match=rf"augmentation\.{field}"):
+        Augmentation(**{field: value})
