@@ -16,6 +16,7 @@ namespace {
 
 constexpr int widest = 8;
 constexpr int widths = 4;
+constexpr int64_t ahead = widest;
 
 // --- channels --------------------------------------------------------------------------------------------------------
 
@@ -289,6 +290,7 @@ void forward(const Bank& bank, const T* x, const float* taps, const Piece& piece
         const ForwardStrip strip = strips_of(filter, bank.stride).forward[index];
         T* map = walk.map_row(static_cast<T*>(maps[f]), y) + first * walk.step;
         const int64_t column = first * bank.stride * lanes;
+        for (int64_t p = 0; p < pixels; ++p) __builtin_prefetch(map + (ahead + p) * walk.step, 1);
         if (direct) {
           strip(window.centre(), column, filter_taps, reinterpret_cast<float*>(map), walk.step);
         } else {
@@ -353,6 +355,7 @@ void backward(const Bank& bank, const T* x, const float* taps, const Piece& piec
         const Filter& filter = bank.filters[f];
         const BackwardStrip strip = strips_of(filter, stride).backward[index];
         const T* gradient = walk.map_row(static_cast<const T*>(gradients[f]), y) + first * walk.step;
+        for (int64_t p = 0; p < pixels; ++p) __builtin_prefetch(gradient + (ahead + p) * walk.step);
         float staged[widest * lanes];
         if (!direct)
           for (int64_t p = 0; p < pixels; ++p)
