@@ -141,9 +141,8 @@ setup(
     packages=[*find_packages(include=["partnas", "partnas.*"]), "partnas.kernels"],
     package_dir={"partnas.kernels": "kernels"},
     package_data={
-        "partnas": ["presets/*.yaml", "presets/*.json"],
         "partnas.data": ["sample/*", "sample/**/*"],
-        "partnas.viz": ["*.html", "*.j2", "*.css", "*.js", "templates/*"],
+        "partnas.viz": ["*.j2"],
     },
     ext_modules=[
         Extension(

@@ -9,7 +9,7 @@ SPLIT_CLIPS = {
 }
 """Clips, not frames, are split: a motion of one split is never seen in another."""
 SPLIT_SUBJECTS = {"train": (1, 5, 6), "validation": (7, 8), "test": (9, 11)}
-SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+SHARES = {"train": 0.76, "validation": 0.1, "test": 0.14}
 ACTIONS = {name: index for index, name in enumerate(sorted(sum(SPLIT_CLIPS.values(), ())), start=2)}
 """Clip name (Human3.6M's action name) -> action index, from 2 as in Human3.6M."""
 SEQUENCES = 2
