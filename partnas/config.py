@@ -77,8 +77,9 @@ class TrainConfig(JobConfig):
     intermediate_supervision: bool = False
 
 
-MINI = {"input_size": 64, "depth": 16, "channels": 8}
+MINI = {"input_size": 64, "depth": 16, "channels": 8, "cells": 8, "reductions": 4, "fusions": 2}
 EMBEDDED = {"train_stride": 1, "test_stride": 1, "cache": True}
+MILD = {"occlusion_probability": 0.0, "scale": 0.15}
 PAPER = {"input_size": 256, "depth": 64}
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -86,10 +87,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "search": {
             "network": MINI, "data": EMBEDDED, "epochs": 6, "steps_per_epoch": 12, "batch_size": 16,
             "milestones": [4, 5], "alpha_epoch": 2, "alpha_learning_rate": 8e-3, "checkpoint_every": 20,
+            "augmentation": MILD,
         },
         "train": {
-            "network": MINI, "data": EMBEDDED, "epochs": 12, "batch_size": 32, "milestones": [8, 11],
-            "checkpoint_every": 50,
+            "network": MINI, "data": EMBEDDED, "epochs": 12, "batch_size": 16, "learning_rate": 4e-3,
+            "milestones": [8, 11], "checkpoint_every": 100, "augmentation": MILD,
         },
     },
     "search": {"search": {"network": {"input_size": 128, "depth": 32}}, "train": {"network": {"input_size": 128, "depth": 32}}},
