@@ -9,8 +9,9 @@ STABLE_TORCH_LIBRARY(partnas, m) {
   m.def("soft_argmax_3d(Tensor volume, int[] order) -> (Tensor, Tensor)");
   m.def("soft_argmax_3d_backward(Tensor gradient, Tensor volume, Tensor statistics, int[] order) -> Tensor");
 
-  // x [B, C, ...], order [C / depth]: output run i of `depth` channels is input run order[i]; its own backward
-  m.def("channel_shuffle(Tensor x, int[] order, int depth) -> Tensor");
+  // x [B, C, ...]: the runs of `depth` channels interleaved by groups, or with groups 0, output run i being input run
+  // order[i]; its own backward
+  m.def("channel_shuffle(Tensor x, int groups, int[] order, int depth) -> Tensor");
 
   // x [B, C, H, W], weights F x [C, k, k], statistics [2, C], scale and shift [C] -> F maps. Backward: `needs` tells for
   // x, scale, shift and each weight whether to form its gradient; those are returned, in that order. `before_norm`: the

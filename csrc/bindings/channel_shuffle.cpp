@@ -1,8 +1,9 @@
-// channel_shuffle on the CPU: whole planes (or runs of them) are copied when x is contiguous, channels inside each pixel
-// when it is channels-last.
+// channel_shuffle on the CPU. A group of runs is a sample when x is contiguous, a pixel when it is channels-last; long
+// runs are copied, short ones shuffled byte by byte in registers.
 #include "cpu/channel_shuffle.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "common/tensor.h"
@@ -15,6 +16,8 @@ using torch::stable::parallel_for;
 constexpr int64_t grain_bytes = 1 << 16;
 // Runs of at least this many bytes are copied one by one.
 constexpr int64_t long_run = 64;
+// Fewer blocks than this are gathered in less time than their steps are planned.
+constexpr int64_t worth_a_plan = 16;
 
 bool is_channels_last(const Tensor& x) {
   if (x.is_contiguous() || (x.dim() != 4 && x.dim() != 5)) return false;
@@ -27,6 +30,15 @@ bool is_channels_last(const Tensor& x) {
   bool same = matches(1);
   for (int64_t d = x.dim() - 1; d >= 2; --d) same = same && matches(d);
   return same && matches(0);
+}
+
+std::vector<int64_t> strides_of(const Tensor& x, bool channels_last) {
+  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  if (!channels_last) return contiguous_strides(sizes);
+  std::rotate(sizes.begin() + 1, sizes.begin() + 2, sizes.end());
+  std::vector<int64_t> strides = contiguous_strides(sizes);
+  std::rotate(strides.begin() + 1, strides.end() - 1, strides.end());
+  return strides;
 }
 
 // Output run i of each of `groups` groups is input run order[i] of the same group.
@@ -42,74 +54,122 @@ struct Plan {
   std::vector<ShuffleStep> steps;
 };
 
-// Steps that gather `bytes` output bytes, output byte i from input byte source[i]; bytes >= shuffle_width.
-Plan plan_shuffle(const std::vector<int32_t>& source) {
-  constexpr int32_t window = 16;
-  const auto bytes = static_cast<int32_t>(source.size());
+// The step for the output vector at unit `target` whose window begins at unit `first`; it takes the units of `source`
+// that lie in the window and come after `covered`.
+ShuffleStep step_at(const std::vector<int32_t>& source, ShuffleForm form, int32_t target, int32_t first,
+                    int32_t covered) {
+  ShuffleStep step{first * form.unit, 0, {}};
+  for (int32_t i = 0; i < form.width / form.unit; ++i) {
+    const int32_t from = source[static_cast<size_t>(target + i)];
+    const bool taken = from > covered && from < first + form.window / form.unit;
+    step.mask |= static_cast<uint32_t>(taken) << i;
+    const uint32_t index = taken ? static_cast<uint32_t>(from - first) : 0x80;
+    std::memcpy(step.index + i * form.unit, &index, static_cast<size_t>(form.unit));
+  }
+  return step;
+}
+
+// Steps that gather a block of source.size() units, at least a vector and a window: output unit i is unit source[i].
+Plan plan_shuffle(const std::vector<int32_t>& source, ShuffleForm form) {
+  const auto units = static_cast<int32_t>(source.size());
+  const int32_t width = form.width / form.unit, window = form.window / form.unit;
   Plan plan;
-  for (int32_t next = 0; next < bytes; next += shuffle_width) {
-    const int32_t target = std::min<int32_t>(next, bytes - shuffle_width);
-    plan.vectors.push_back({target, static_cast<int32_t>(plan.steps.size())});
-    std::vector<int32_t> wanted(source.begin() + target, source.begin() + target + shuffle_width);
+  for (int32_t next = 0; next < units; next += width) {
+    const int32_t target = std::min(next, units - width);
+    plan.vectors.push_back({target * form.unit, static_cast<int32_t>(plan.steps.size())});
+    std::vector<int32_t> wanted(source.begin() + target, source.begin() + target + width);
     std::sort(wanted.begin(), wanted.end());
     int32_t covered = -1;
     for (const int32_t lowest : wanted) {
       if (lowest <= covered) continue;
-      ShuffleStep step{std::min(lowest, bytes - window), {}};
-      for (int32_t i = 0; i < shuffle_width; ++i) {
-        const int32_t offset = source[target + i] - step.source;
-        step.index[i] = source[target + i] > covered && offset >= 0 && offset < window ? offset : 0x80;
-      }
-      covered = step.source + window - 1;
-      plan.steps.push_back(step);
+      // Windows on the window's own grid cross no cache line where a block is a whole number of them.
+      const int32_t first = units % window == 0 ? lowest / window * window : std::min(lowest, units - window);
+      plan.steps.push_back(step_at(source, form, target, first, covered));
+      covered = first + window - 1;
     }
   }
-  plan.vectors.push_back({bytes, static_cast<int32_t>(plan.steps.size())});
+  plan.vectors.push_back({units * form.unit, static_cast<int32_t>(plan.steps.size())});
   return plan;
 }
 
-void shuffle_pixels(const char* from, char* to, const std::vector<int64_t>& order, int64_t run_bytes, int64_t pixels) {
-  const int64_t pixel_bytes = static_cast<int64_t>(order.size()) * run_bytes;
-  // Small pixels are taken several at a time, to fill a vector.
-  const int64_t together = (shuffle_width + pixel_bytes - 1) / pixel_bytes;
-  const int64_t bytes = together * pixel_bytes, blocks = pixels / together;
+// For output unit i of `pixels` pixels in a row, the input unit that it comes from.
+std::vector<int32_t> unit_sources(const std::vector<int64_t>& order, int64_t run_units, int64_t pixels) {
   std::vector<int32_t> source;
-  for (int64_t p = 0; p < together; ++p)
+  source.reserve(static_cast<size_t>(pixels * run_units) * order.size());
+  for (int64_t p = 0; p < pixels; ++p)
     for (const int64_t run : order)
-      for (int64_t i = 0; i < run_bytes; ++i) source.push_back(static_cast<int32_t>(p * pixel_bytes + run * run_bytes + i));
-  const Plan plan = plan_shuffle(source);
-  const auto kernel = PARTNAS_KERNEL(shuffle_pixels);
-  parallel_for(0, blocks, std::max<int64_t>(1, grain_bytes / bytes), [&](int64_t begin, int64_t end) {
-    kernel(from, to, plan.vectors.data(), static_cast<int64_t>(plan.vectors.size()) - 1, plan.steps.data(), bytes, begin,
-           end);
-  });
-  copy_runs(from + blocks * bytes, to + blocks * bytes, order, pixels - blocks * together, run_bytes);
+      for (int64_t i = 0; i < run_units; ++i)
+        source.push_back(static_cast<int32_t>((p * static_cast<int64_t>(order.size()) + run) * run_units + i));
+  return source;
 }
 
-Tensor channel_shuffle(Tensor input, std::vector<int64_t> order, int64_t depth) {
+void gather_pixels(const char* from, char* to, const std::vector<int64_t>& order, int64_t run_bytes, int32_t unit,
+                   int64_t pixels) {
+  const std::vector<int32_t> source = unit_sources(order, run_bytes / unit, 1);
+  const auto units = static_cast<int64_t>(source.size());
+  const auto kernel = PARTNAS_KERNEL(gather_pixels);
+  parallel_for(0, pixels, std::max<int64_t>(1, grain_bytes / (units * unit)), [&](int64_t begin, int64_t end) {
+    kernel(from, to, source.data(), units, unit, begin, end);
+  });
+}
+
+void shuffle_pixels(const char* from, char* to, const std::vector<int64_t>& order, int64_t run_bytes, int64_t pixels) {
+  const int32_t unit = run_bytes % 4 == 0 ? 4 : run_bytes % 2 == 0 ? 2 : 1;
+  const ShuffleForm form = PARTNAS_KERNEL(shuffle_form)(unit);
+  const int64_t pixel_bytes = static_cast<int64_t>(order.size()) * run_bytes;
+  // Small pixels are taken several at a time, to fill a vector.
+  const int64_t together = (std::max(form.width, form.window) + pixel_bytes - 1) / pixel_bytes;
+  const int64_t blocks = form.width ? pixels / together : 0;
+  if (blocks < worth_a_plan) return gather_pixels(from, to, order, run_bytes, unit, pixels);
+
+  const Plan plan = plan_shuffle(unit_sources(order, run_bytes / form.unit, together), form);
+  const int64_t bytes = together * pixel_bytes;
+  const auto kernel = PARTNAS_KERNEL(shuffle_blocks);
+  parallel_for(0, blocks, std::max<int64_t>(1, grain_bytes / bytes), [&](int64_t begin, int64_t end) {
+    kernel(form, from, to, plan.vectors.data(), static_cast<int64_t>(plan.vectors.size()) - 1, plan.steps.data(), bytes,
+           begin, end);
+  });
+  gather_pixels(from + blocks * bytes, to + blocks * bytes, order, run_bytes, unit, pixels - blocks * together);
+}
+
+std::vector<int64_t> order_of_groups(int64_t runs, int64_t groups) {
+  std::vector<int64_t> order;
+  order.reserve(static_cast<size_t>(runs));
+  for (int64_t j = 0; j < runs / groups; ++j)
+    for (int64_t group = 0; group < groups; ++group) order.push_back(group * (runs / groups) + j);
+  return order;
+}
+
+Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t> order, int64_t depth) {
   STD_TORCH_CHECK(input.dim() >= 2, "channel_shuffle: x must be (B, C, ...)");
-  const auto runs = static_cast<int64_t>(order.size());
-  STD_TORCH_CHECK(runs * depth == input.size(1), "channel_shuffle: order has ", runs, " runs of ", depth,
-                  " channels, x has ", input.size(1), " channels");
+  STD_TORCH_CHECK(depth >= 1 && input.size(1) % depth == 0, "channel_shuffle: ", input.size(1),
+                  " channels do not divide into runs of depth ", depth);
+  const int64_t runs = input.size(1) / depth;
+  if (groups_of_runs > 0) {
+    STD_TORCH_CHECK(order.empty() && runs % groups_of_runs == 0, "channel_shuffle: give an order, or a number of groups "
+                    "that divides ", runs, " runs");
+    order = order_of_groups(runs, groups_of_runs);
+  }
+  STD_TORCH_CHECK(static_cast<int64_t>(order.size()) == runs, "channel_shuffle: order has ", order.size(), " of ", runs,
+                  " runs");
   for (const int64_t run : order)
     STD_TORCH_CHECK(run >= 0 && run < runs, "channel_shuffle: order names run ", run, " of ", runs);
 
   const bool channels_last = is_channels_last(input);
   const Tensor x = channels_last || input.is_contiguous() ? input : contiguous_copy(input);
-  const auto sizes = x.sizes(), strides = x.strides();
-  Tensor output = empty_strided({sizes.begin(), sizes.end()}, {strides.begin(), strides.end()}, x.scalar_type());
+  const auto sizes = x.sizes();
+  Tensor output = empty_strided({sizes.begin(), sizes.end()}, strides_of(x, channels_last), x.scalar_type());
   if (output.numel() == 0) return output;
   advise_huge_pages(output);
 
   const char* from = static_cast<const char*>(x.data_ptr());
   char* to = static_cast<char*>(output.data_ptr());
-  const auto element = static_cast<int64_t>(x.element_size());
-  if (!channels_last) {
-    copy_runs(from, to, order, x.size(0), x.numel() / x.size(0) / runs * element);
-  } else if (depth * element >= long_run) {
-    copy_runs(from, to, order, x.numel() / x.size(1), depth * element);
+  const int64_t groups = channels_last ? x.numel() / x.size(1) : x.size(0);
+  const int64_t run_bytes = x.numel() / groups / runs * static_cast<int64_t>(x.element_size());
+  if (run_bytes >= long_run) {
+    copy_runs(from, to, order, groups, run_bytes);
   } else {
-    shuffle_pixels(from, to, order, depth * element, x.numel() / x.size(1));
+    shuffle_pixels(from, to, order, run_bytes, groups);
   }
   return output;
 }

@@ -6,7 +6,9 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "common/storage.h"
@@ -20,13 +22,14 @@ namespace partnas {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// Through the dispatcher, unlike aoti_torch_empty_strided: PyTorch then fills it with NaN where it is told to.
 inline Tensor empty_strided(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, ScalarType type) {
-  const auto dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
-  AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
-                                                         strides.data(), dtype, aoti_torch_device_type_cpu(), 0,
-                                                         &handle));
-  return Tensor(handle);
+  using torch::stable::detail::from;
+  std::array<StableIValue, 6> stack{from(sizes),        from(strides),      from(std::optional(type)),
+                                    from(std::nullopt), from(std::nullopt), from(std::nullopt)};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::empty_strided", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 inline std::vector<int64_t> contiguous_strides(const std::vector<int64_t>& sizes) {

@@ -1,7 +1,7 @@
-// Channel permutation as copies of long runs, or as byte shuffles inside a pixel.
+// Channel permutation as copies of long runs, or as shuffles inside a pixel.
 //
-// Byte shuffles (pshufb) treat every element size and every order alike: a group shuffle takes two steps for 32 bytes,
-// which keeps up with a copy; an element at a time is a third of that speed or less.
+// A shuffle treats every order alike: the group shuffle of g groups takes g steps a vector, which keeps up with a copy;
+// an element at a time (gather_pixels) is a fifth of that speed.
 #include "cpu/channel_shuffle.h"
 
 #include <string.h>
@@ -32,31 +32,74 @@ inline void copy(char* to, const char* from, int64_t bytes) {
   memcpy(to + last, &block, sizeof(block));
 }
 
-// `pixels` pixels at once, so that each step's index is loaded once for all of them.
-template <int pixels>
+template <typename Unit>
+void gather(const char* input, char* output, const int32_t* source, int64_t units, int64_t begin, int64_t end) {
+  constexpr int64_t size = sizeof(Unit);
+  for (int64_t pixel = begin; pixel < end; ++pixel) {
+    const char* from = input + pixel * units * size;
+    char* to = output + pixel * units * size;
+    for (int64_t i = 0; i < units; ++i) {
+      Unit value;
+      memcpy(&value, from + source[i] * size, sizeof(value));
+      memcpy(to + i * size, &value, sizeof(value));
+    }
+  }
+}
+
+#if defined(__AVX2__)
+struct Bytes {
+  __m256i value{};
+
+  static __m256i index(const ShuffleStep& step) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(step.index));
+  }
+  void add(const ShuffleStep&, __m256i index, const char* input) {
+    const __m128i source = _mm_loadu_si128(reinterpret_cast<const __m128i*>(input));
+    value = _mm256_or_si256(value, _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(source), index));
+  }
+  void store(char* output) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(output), value); }
+};
+
+#if defined(__AVX512F__)
+template <int unit>
+struct Words {
+  __m512i value{};
+
+  static __m512i index(const ShuffleStep& step) { return _mm512_loadu_si512(step.index); }
+  void add(const ShuffleStep& step, __m512i index, const char* input) {
+    const __m512i source = _mm512_loadu_si512(input);
+    value = unit == 4 ? _mm512_mask_permutexvar_epi32(value, static_cast<__mmask16>(step.mask), index, source)
+                      : _mm512_mask_permutexvar_epi16(value, step.mask, index, source);
+  }
+  void store(char* output) const { _mm512_storeu_si512(output, value); }
+};
+#endif
+
+// `together` blocks at once, so that each step's index is loaded once for all of them.
+template <typename Vector, int together>
 void shuffle(const char* input, char* output, const ShuffleVector* vectors, int64_t count, const ShuffleStep* steps,
              int64_t bytes) {
   for (int64_t v = 0; v < count; ++v) {
-    const int32_t target = vectors[v].target;
-#if defined(__AVX2__)
-    __m256i result[pixels] = {};
+    Vector result[together];
     for (int32_t s = vectors[v].first_step; s < vectors[v + 1].first_step; ++s) {
-      const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(steps[s].index));
-      for (int p = 0; p < pixels; ++p) {
-        const __m128i source = _mm_loadu_si128(reinterpret_cast<const __m128i*>(input + p * bytes + steps[s].source));
-        result[p] = _mm256_or_si256(result[p], _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(source), index));
-      }
+      const auto index = Vector::index(steps[s]);
+      for (int b = 0; b < together; ++b) result[b].add(steps[s], index, input + b * bytes + steps[s].source);
     }
-    for (int p = 0; p < pixels; ++p)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(output + p * bytes + target), result[p]);
-#else
-    for (int32_t s = vectors[v].first_step; s < vectors[v + 1].first_step; ++s)
-      for (int p = 0; p < pixels; ++p)
-        for (int i = 0; i < shuffle_width; ++i)
-          if (steps[s].index[i] < 16) output[p * bytes + target + i] = input[p * bytes + steps[s].source + steps[s].index[i]];
-#endif
+    for (int b = 0; b < together; ++b) result[b].store(output + b * bytes + vectors[v].target);
   }
 }
+
+template <typename Vector>
+void shuffle_all(const char* input, char* output, const ShuffleVector* vectors, int64_t count, const ShuffleStep* steps,
+                 int64_t bytes, int64_t begin, int64_t end) {
+  constexpr int together = 8;
+  int64_t block = begin;
+  for (; block + together <= end; block += together)
+    shuffle<Vector, together>(input + block * bytes, output + block * bytes, vectors, count, steps, bytes);
+  for (; block < end; ++block)
+    shuffle<Vector, 1>(input + block * bytes, output + block * bytes, vectors, count, steps, bytes);
+}
+#endif
 
 }  // namespace
 
@@ -73,14 +116,36 @@ void copy_runs(const char* input, char* output, const int64_t* order, int64_t ru
   }
 }
 
-void shuffle_pixels(const char* input, char* output, const ShuffleVector* vectors, int64_t count,
-                    const ShuffleStep* steps, int64_t bytes, int64_t begin, int64_t end) {
-  constexpr int together = 8;
-  int64_t pixel = begin;
-  for (; pixel + together <= end; pixel += together)
-    shuffle<together>(input + pixel * bytes, output + pixel * bytes, vectors, count, steps, bytes);
-  for (; pixel < end; ++pixel)
-    shuffle<1>(input + pixel * bytes, output + pixel * bytes, vectors, count, steps, bytes);
+void gather_pixels(const char* input, char* output, const int32_t* source, int64_t units, int32_t unit, int64_t begin,
+                   int64_t end) {
+  switch (unit) {
+    case 4: return gather<uint32_t>(input, output, source, units, begin, end);
+    case 2: return gather<uint16_t>(input, output, source, units, begin, end);
+    default: return gather<uint8_t>(input, output, source, units, begin, end);
+  }
 }
+
+#if defined(__AVX512F__)
+ShuffleForm shuffle_form(int32_t unit) { return unit >= 2 ? ShuffleForm{unit, 64, 64} : ShuffleForm{1, 32, 16}; }
+#elif defined(__AVX2__)
+ShuffleForm shuffle_form(int32_t) { return {1, 32, 16}; }
+#else
+ShuffleForm shuffle_form(int32_t unit) { return {unit, 0, 0}; }
+#endif
+
+#if defined(__AVX2__)
+void shuffle_blocks(const ShuffleForm& form, const char* input, char* output, const ShuffleVector* vectors,
+                    int64_t count, const ShuffleStep* steps, int64_t bytes, int64_t begin, int64_t end) {
+#if defined(__AVX512F__)
+  if (form.unit == 4) return shuffle_all<Words<4>>(input, output, vectors, count, steps, bytes, begin, end);
+  if (form.unit == 2) return shuffle_all<Words<2>>(input, output, vectors, count, steps, bytes, begin, end);
+#endif
+  static_cast<void>(form);
+  shuffle_all<Bytes>(input, output, vectors, count, steps, bytes, begin, end);
+}
+#else
+void shuffle_blocks(const ShuffleForm&, const char*, char*, const ShuffleVector*, int64_t, const ShuffleStep*, int64_t,
+                    int64_t, int64_t) {}
+#endif
 
 }  // namespace partnas::PARTNAS_CAPABILITY

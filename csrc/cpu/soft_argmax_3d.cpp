@@ -1,9 +1,9 @@
 // Soft-argmax over D x H x W in one read of the volume.
 //
 // A chunk of rows is summed relative to a reference that is at most `headroom` below its largest value, so that a
-// chunk is read once and only a chunk that rises by more is read again (from L1). Each row's exponentials give sum and
-// first moment along the contiguous axis; rows give the middle moment; chunks the outer one. Float32 sums stay inside a
-// chunk, and chunks are added in double.
+// chunk is read once and only a chunk that rises by more is read again (from cache). Running sums along each row give
+// its sum and first moment; rows give the middle moment; chunks the outer one. Float32 sums stay inside a chunk, and
+// chunks are added in double.
 #include "cpu/soft_argmax_3d.h"
 
 #include <float.h>
@@ -21,47 +21,62 @@ int64_t rows_per_chunk(const Grid& grid) {
   return rows < 1 ? 1 : rows < grid.middle ? rows : grid.middle;
 }
 
+// Lanes of the sums of one part's rows: `weighted` adds up the running sums along each row, `middle` weighs rows by
+// their number.
 struct Chunk {
-  Floats sum{}, inner{}, middle{}, largest = broadcast(-INFINITY);
+  Floats sum, weighted, middle, largest;
 };
 
+inline Chunk empty_chunk() { return {Floats{}, Floats{}, Floats{}, broadcast(-INFINITY)}; }
+
 template <typename T>
-Chunk sum_chunk(const T* base, int64_t rows, int64_t stride, int64_t inner, float first_row, float reference) {
-  Chunk chunk;
+inline void add_row(Chunk& chunk, const T* row, int64_t inner, float index, float reference) {
   const int64_t whole = inner / lanes * lanes;
-  Floats row_index = broadcast(first_row);
-  for (int64_t r = 0; r < rows; ++r, row_index += 1.0f) {
-    const T* row = base + r * stride;
-    Floats row_sum{}, column = iota();
-    for (int64_t i = 0; i < whole; i += lanes, column += static_cast<float>(lanes)) {
-      __builtin_prefetch(row + i + inner);  // the next run: in channels-last another part's, which no prefetcher finds
-      const Floats v = load(row + i);
-      const Floats e = exponential(v - reference);
-      chunk.largest = maximum(v, chunk.largest);
-      row_sum += e;
-      chunk.inner += e * column;
-    }
-    if (whole < inner) {
-      const Floats v = load_some(row + whole, inner - whole, -INFINITY);
-      const Floats e = exponential(v - reference);
-      chunk.largest = maximum(v, chunk.largest);
-      row_sum += e;
-      chunk.inner += e * column;
-    }
-    chunk.sum += row_sum;
-    chunk.middle += row_sum * row_index;
+  Floats sum{}, weighted{};
+  for (int64_t i = 0; i < whole; i += lanes) {
+    const Floats v = load(row + i);
+    chunk.largest = maximum(v, chunk.largest);
+    sum += exponential(v - reference);
+    weighted += sum;
   }
-  return chunk;
+  if (whole < inner) {
+    const Floats v = load_some(row + whole, inner - whole, -INFINITY);
+    chunk.largest = maximum(v, chunk.largest);
+    sum += exponential(v - reference);
+    weighted += sum;
+  }
+  chunk.sum += sum;
+  chunk.weighted += weighted;
+  chunk.middle += sum * index;
 }
 
 template <typename T>
-float largest_of_chunk(const T* base, int64_t rows, int64_t stride, int64_t inner) {
-  const int64_t whole = inner / lanes * lanes;
+Chunk sum_chunk(const T* base, float reference, int64_t rows, const Grid& grid) {
+  Chunk chunk = empty_chunk();
+  for (int64_t r = 0; r < rows; ++r)
+    add_row(chunk, base + r * grid.middle_stride, grid.inner, static_cast<float>(r), reference);
+  return chunk;
+}
+
+// Row by row, and in each row part by part: in the order of channels-last memory.
+template <typename T>
+void sum_chunks(Chunk* chunks, const T* corner, const int64_t* order, int64_t parts, const float* references,
+                int64_t rows, const Grid& grid) {
+  for (int64_t p = 0; p < parts; ++p) chunks[p] = empty_chunk();
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t p = 0; p < parts; ++p)
+      add_row(chunks[p], corner + r * grid.middle_stride + order[p] * grid.part_stride, grid.inner,
+              static_cast<float>(r), references[p]);
+}
+
+template <typename T>
+float largest_of_chunk(const T* base, int64_t rows, const Grid& grid) {
+  const int64_t whole = grid.inner / lanes * lanes, rest = grid.inner - whole;
   Floats result = broadcast(-INFINITY);
   for (int64_t r = 0; r < rows; ++r) {
-    const T* row = base + r * stride;
+    const T* row = base + r * grid.middle_stride;
     for (int64_t i = 0; i < whole; i += lanes) result = maximum(load(row + i), result);
-    if (whole < inner) result = maximum(load_some(row + whole, inner - whole, -INFINITY), result);
+    if (rest) result = maximum(load_some(row + whole, rest, -INFINITY), result);
   }
   return largest(result);
 }
@@ -75,44 +90,71 @@ void rescale(Partial& partial, double reference) {
   partial.outer *= factor;
 }
 
-template <typename T>
-void add_chunk(Partial& partial, const T* base, int64_t rows, int64_t stride, int64_t inner, int64_t first_row,
-               int64_t outer) {
-  // -FLT_MAX stands for "nothing but -inf so far": its exponentials are zero, and anything finite lifts it.
-  if (partial.reference == -FLT_MAX) {
-    const float largest = largest_of_chunk(base, rows, stride, inner);
-    if (largest > -FLT_MAX) rescale(partial, largest);
-  }
-  Chunk chunk = sum_chunk(base, rows, stride, inner, static_cast<float>(first_row), static_cast<float>(partial.reference));
-  const float seen = largest(chunk.largest);
-  if (seen - static_cast<float>(partial.reference) > headroom) {
-    rescale(partial, seen);
-    chunk = sum_chunk(base, rows, stride, inner, static_cast<float>(first_row), seen);
-  }
+void add_chunk(Partial& partial, const Chunk& chunk, int64_t inner, int64_t first_row, int64_t outer) {
   const double total = sum(chunk.sum);
+  // Of K vectors in a row, the running sums count vector k K - k times.
+  const double vectors = static_cast<double>((inner + lanes - 1) / lanes);
   partial.sum += total;
-  partial.inner += sum(chunk.inner);
-  partial.middle += sum(chunk.middle);
+  partial.inner += lanes * (vectors * total - sum(chunk.weighted)) + sum(chunk.sum * iota());
+  partial.middle += total * static_cast<double>(first_row) + sum(chunk.middle);
   partial.outer += total * static_cast<double>(outer);
 }
 
-// float64 is for gradient checks: plain loops, and the reference is the largest value itself.
-void add_chunk(Partial& partial, const double* base, int64_t rows, int64_t stride, int64_t inner, int64_t first_row,
-               int64_t outer) {
-  double largest = -INFINITY;
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t i = 0; i < inner; ++i) largest = base[r * stride + i] > largest ? base[r * stride + i] : largest;
-  if (largest > partial.reference) rescale(partial, largest);
-  for (int64_t r = 0; r < rows; ++r) {
-    double row_sum = 0;
-    for (int64_t i = 0; i < inner; ++i) {
-      const double e = exp(base[r * stride + i] - partial.reference);
-      row_sum += e;
-      partial.inner += e * static_cast<double>(i);
+// Parts whose sums are kept at once.
+constexpr int64_t parts_together = 32;
+
+template <typename T>
+void add_chunks(Partial* partials, int64_t partial_stride, const T* corner, const int64_t* order, int64_t parts,
+                int64_t rows, const Grid& grid, int64_t first_row, int64_t outer) {
+  Chunk chunks[parts_together];
+  float references[parts_together];
+  for (int64_t p = 0; p < parts; ++p) {
+    Partial& partial = partials[p * partial_stride];
+    // -FLT_MAX stands for "nothing but -inf so far": its exponentials are zero, and anything finite lifts it.
+    if (partial.reference == -FLT_MAX) {
+      const float largest = largest_of_chunk(corner + order[p] * grid.part_stride, rows, grid);
+      if (largest > -FLT_MAX) rescale(partial, largest);
     }
-    partial.sum += row_sum;
-    partial.middle += row_sum * static_cast<double>(first_row + r);
-    partial.outer += row_sum * static_cast<double>(outer);
+    references[p] = static_cast<float>(partial.reference);
+  }
+  if (parts == 1) {
+    chunks[0] = sum_chunk(corner + order[0] * grid.part_stride, references[0], rows, grid);
+  } else {
+    sum_chunks(chunks, corner, order, parts, references, rows, grid);
+  }
+  for (int64_t p = 0; p < parts; ++p) {
+    Partial& partial = partials[p * partial_stride];
+    const float seen = largest(chunks[p].largest);
+    if (seen - references[p] > headroom) {
+      rescale(partial, seen);
+      chunks[p] = sum_chunk(corner + order[p] * grid.part_stride, seen, rows, grid);
+    }
+    add_chunk(partial, chunks[p], grid.inner, first_row, outer);
+  }
+}
+
+// float64 is for gradient checks: plain loops, and the reference is the largest value itself.
+void add_chunks(Partial* partials, int64_t partial_stride, const double* corner, const int64_t* order, int64_t parts,
+                int64_t rows, const Grid& grid, int64_t first_row, int64_t outer) {
+  for (int64_t p = 0; p < parts; ++p) {
+    Partial& partial = partials[p * partial_stride];
+    const double* base = corner + order[p] * grid.part_stride;
+    double largest = -INFINITY;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < grid.inner; ++i)
+        largest = base[r * grid.middle_stride + i] > largest ? base[r * grid.middle_stride + i] : largest;
+    if (largest > partial.reference) rescale(partial, largest);
+    for (int64_t r = 0; r < rows; ++r) {
+      double row_sum = 0;
+      for (int64_t i = 0; i < grid.inner; ++i) {
+        const double e = exp(base[r * grid.middle_stride + i] - partial.reference);
+        row_sum += e;
+        partial.inner += e * static_cast<double>(i);
+      }
+      partial.sum += row_sum;
+      partial.middle += row_sum * static_cast<double>(first_row + r);
+      partial.outer += row_sum * static_cast<double>(outer);
+    }
   }
 }
 
@@ -126,64 +168,50 @@ void forward(const Grid& grid, const T* volume, const int64_t* order, int64_t pa
     for (int64_t m = 0; m < grid.middle; m += step) {
       const int64_t rows = grid.middle - m < step ? grid.middle - m : step;
       const T* corner = volume + o * grid.outer_stride + m * grid.middle_stride;
-      for (int64_t p = 0; p < parts; ++p)
-        add_chunk(partials[p * partial_stride], corner + order[p] * grid.part_stride, rows, grid.middle_stride,
-                  grid.inner, m, o);
+      for (int64_t first = 0; first < parts; first += parts_together) {
+        const int64_t some = parts - first < parts_together ? parts - first : parts_together;
+        add_chunks(partials + first * partial_stride, partial_stride, corner, order + first, some, rows, grid, m, o);
+      }
     }
   }
 }
 
 template <typename T>
-void gradient_chunk(const PartGradient& g, const T* base, int64_t rows, int64_t stride, int64_t inner, int64_t first_row,
-                    int64_t outer, T* output, int64_t output_stride) {
+void gradient_row(const PartGradient& g, const T* row, int64_t inner, int64_t middle, int64_t outer, T* output) {
   const int64_t whole = inner / lanes * lanes;
   const float reference = static_cast<float>(g.reference);
   const float slope = static_cast<float>(g.inner_slope);
-  const Floats first_column = iota() - static_cast<float>(g.inner_mean);
-  const double outer_term = g.outer_slope * (static_cast<double>(outer) - g.outer_mean);
-  for (int64_t r = 0; r < rows; ++r) {
-    const T* row = base + r * stride;
-    T* to = output + r * output_stride;
-    const double middle_term = g.middle_slope * (static_cast<double>(first_row + r) - g.middle_mean);
-    const Floats row_term = broadcast(static_cast<float>(outer_term + middle_term));
-    Floats column = first_column;
-    for (int64_t i = 0; i < whole; i += lanes, column += static_cast<float>(lanes))
-      store(to + i, exponential(load(row + i) - reference) * (column * slope + row_term));
-    if (whole < inner) {
-      const Floats v = load_some(row + whole, inner - whole, -INFINITY);
-      store_some(to + whole, exponential(v - reference) * (column * slope + row_term), inner - whole);
-    }
+  const Floats row_term = broadcast(static_cast<float>(g.outer_slope * (static_cast<double>(outer) - g.outer_mean) +
+                                                       g.middle_slope * (static_cast<double>(middle) - g.middle_mean)));
+  Floats column = iota() - static_cast<float>(g.inner_mean);
+  for (int64_t i = 0; i < whole; i += lanes, column += static_cast<float>(lanes))
+    store(output + i, exponential(load(row + i) - reference) * (column * slope + row_term));
+  if (whole < inner) {
+    const Floats v = load_some(row + whole, inner - whole, -INFINITY);
+    store_some(output + whole, exponential(v - reference) * (column * slope + row_term), inner - whole);
   }
 }
 
-void gradient_chunk(const PartGradient& g, const double* base, int64_t rows, int64_t stride, int64_t inner,
-                    int64_t first_row, int64_t outer, double* output, int64_t output_stride) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const double row_term = g.outer_slope * (static_cast<double>(outer) - g.outer_mean) +
-                            g.middle_slope * (static_cast<double>(first_row + r) - g.middle_mean);
-    for (int64_t i = 0; i < inner; ++i)
-      output[r * output_stride + i] = exp(base[r * stride + i] - g.reference) *
-                                      (g.inner_slope * (static_cast<double>(i) - g.inner_mean) + row_term);
-  }
+void gradient_row(const PartGradient& g, const double* row, int64_t inner, int64_t middle, int64_t outer,
+                  double* output) {
+  const double row_term = g.outer_slope * (static_cast<double>(outer) - g.outer_mean) +
+                          g.middle_slope * (static_cast<double>(middle) - g.middle_mean);
+  for (int64_t i = 0; i < inner; ++i)
+    output[i] = exp(row[i] - g.reference) * (g.inner_slope * (static_cast<double>(i) - g.inner_mean) + row_term);
 }
 
 template <typename T>
 void backward(const Grid& grid, const T* volume, const PartGradient* gradients, int64_t parts, int64_t begin,
               int64_t end, const Grid& output_grid, T* output) {
-  const int64_t step = rows_per_chunk(grid);
   for (int64_t o = begin; o < end; ++o) {
-    for (int64_t m = 0; m < grid.middle; m += step) {
-      const int64_t rows = grid.middle - m < step ? grid.middle - m : step;
+    for (int64_t m = 0; m < grid.middle; ++m) {
       const T* from = volume + o * grid.outer_stride + m * grid.middle_stride;
       T* to = output + o * output_grid.outer_stride + m * output_grid.middle_stride;
-      for (int64_t p = 0; p < parts; ++p) {
-        T* part = to + p * output_grid.part_stride;
+      for (int64_t p = 0; p < parts; ++p, from += grid.part_stride, to += output_grid.part_stride) {
         if (gradients[p].read) {
-          gradient_chunk(gradients[p], from + p * grid.part_stride, rows, grid.middle_stride, grid.inner, m, o, part,
-                         output_grid.middle_stride);
+          gradient_row(gradients[p], from, grid.inner, m, o, to);
         } else {
-          for (int64_t r = 0; r < rows; ++r)
-            memset(part + r * output_grid.middle_stride, 0, static_cast<size_t>(grid.inner) * sizeof(T));
+          memset(to, 0, static_cast<size_t>(grid.inner) * sizeof(T));
         }
       }
     }

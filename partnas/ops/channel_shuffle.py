@@ -30,17 +30,17 @@ def channel_shuffle(
         PartnasError: neither or both of ``groups`` and ``order``, ``order`` is no permutation, a count does not divide,
             or the chosen backend is not there.
     """
-    order = _order(x, groups, order, depth)
+    groups, order = _checked(x, groups, order, depth)
     if backend.resolve("channel_shuffle", x) == "native":
-        return torch.ops.partnas.channel_shuffle(x, order, depth)
-    return _index(x, order, depth)
+        return torch.ops.partnas.channel_shuffle(x, groups, order, depth)
+    return _index(x, groups, order, depth)
 
 
 def reference(
     x: torch.Tensor, groups: int | None = None, *, order: Sequence[int] | None = None, depth: int = 1
 ) -> torch.Tensor:
     """:func:`channel_shuffle` in plain PyTorch: an index over the channels."""
-    return _index(x, _order(x, groups, order, depth), depth)
+    return _index(x, *_checked(x, groups, order, depth), depth)
 
 
 def flops() -> int:
@@ -48,7 +48,8 @@ def flops() -> int:
     return 0
 
 
-def _order(x: torch.Tensor, groups: int | None, order: Sequence[int] | None, depth: int) -> list[int]:
+def _checked(x: torch.Tensor, groups: int | None, order: Sequence[int] | None, depth: int) -> tuple[int, list[int]]:
+    """The number of groups and no order, or 0 and the order."""
     if x.dim() < 2:
         raise PartnasError(f"channel_shuffle: x of shape {tuple(x.shape)} has no channels; it must be (B, C, ...)")
     if depth < 1 or x.shape[1] % depth:
@@ -60,16 +61,18 @@ def _order(x: torch.Tensor, groups: int | None, order: Sequence[int] | None, dep
         order = [int(run) for run in order]
         if sorted(order) != list(range(runs)):
             raise PartnasError(f"channel_shuffle: order {order} is no permutation of the runs 0 to {runs - 1}")
-        return order
+        return 0, order
     if groups < 1 or runs % groups:
         raise PartnasError(f"channel_shuffle: {runs} runs do not divide into {groups} groups")
-    return [group * (runs // groups) + j for j in range(runs // groups) for group in range(groups)]
+    return groups, []
 
 
-def _index(x: torch.Tensor, order: Sequence[int], depth: int) -> torch.Tensor:
+def _index(x: torch.Tensor, groups: int, order: Sequence[int], depth: int) -> torch.Tensor:
+    if groups:
+        size = x.shape[1] // depth // groups
+        order = [group * size + j for j in range(size) for group in range(groups)]
     channels = [run * depth + channel for run in order for channel in range(depth)]
-    shuffled = x[:, channels]
-    return shuffled.contiguous(memory_format=_memory_format(x))
+    return x[:, channels].contiguous(memory_format=_memory_format(x))
 
 
 def _memory_format(x: torch.Tensor) -> torch.memory_format:
@@ -88,16 +91,19 @@ def _inverse(order: Sequence[int]) -> list[int]:
     return inverse
 
 
-def _fake(x: torch.Tensor, order: Sequence[int], depth: int) -> torch.Tensor:
+def _fake(x: torch.Tensor, groups: int, order: Sequence[int], depth: int) -> torch.Tensor:
     return torch.empty_like(x, memory_format=_memory_format(x))
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    _, ctx.order, ctx.depth = inputs
+    _, ctx.groups, ctx.order, ctx.depth = inputs
 
 
 def _backward(ctx, gradient: torch.Tensor):
-    return torch.ops.partnas.channel_shuffle(gradient, _inverse(ctx.order), ctx.depth), None, None
+    # What g groups have interleaved, runs / g groups put back.
+    groups = gradient.shape[1] // ctx.depth // ctx.groups if ctx.groups else 0
+    shuffled = torch.ops.partnas.channel_shuffle(gradient, groups, _inverse(ctx.order), ctx.depth)
+    return shuffled, None, None, None
 
 
 if native.loaded():

@@ -25,8 +25,8 @@ def soft_argmax_3d(heatmaps: torch.Tensor, parts: int, order: Sequence[int] | No
         whose logits are all -inf, or have NaN or +inf among them, is NaN, as softmax is.
 
     Raises:
-        PartnasError: the channels are no multiple of ``parts``, the volume is empty, the dtype is none of the above,
-            ``order`` has an index outside the volume or one that repeats, or the chosen backend is not there.
+        PartnasError: ``parts`` is below 1, the channels are no multiple of it, the volume is empty, the dtype is none of
+            the above, ``order`` has an index outside the volume or one that repeats, or the chosen backend is not there.
     """
     volume = _as_volume(heatmaps, parts)
     order = _checked_order(order, parts)
@@ -61,8 +61,10 @@ def _as_volume(heatmaps: torch.Tensor, parts: int) -> torch.Tensor:
     shape = tuple(heatmaps.shape)
     if heatmaps.dtype not in DTYPES:
         raise PartnasError(f"soft_argmax_3d: heatmaps are {heatmaps.dtype}; use float32, bfloat16, float16 or float64")
+    if parts < 1:
+        raise PartnasError(f"soft_argmax_3d: parts is {parts}; it must be at least 1")
     if heatmaps.dim() == 4:
-        if parts < 1 or shape[1] % parts:
+        if shape[1] % parts:
             raise PartnasError(
                 f"soft_argmax_3d: {shape[1]} channels do not divide into {parts} parts of equal depth; "
                 "heatmaps must be (B, parts * D, H, W)"
@@ -126,7 +128,25 @@ def _backward(ctx, gradient: torch.Tensor, _):
     return torch.ops.partnas.soft_argmax_3d_backward(gradient, volume, statistics, ctx.order), None
 
 
+def _setup_double_context(ctx, inputs, output) -> None:
+    gradient, volume, _, ctx.order = inputs
+    ctx.save_for_backward(gradient, volume)
+
+
+def _double_backward(ctx, second: torch.Tensor):
+    # Rare, so through the reference. The statistics have no gradient of their own: they are functions of the volume.
+    with torch.enable_grad():
+        gradient, volume = (saved.detach().requires_grad_() for saved in ctx.saved_tensors)
+        output = reference(volume, volume.shape[1], ctx.order)
+        (first,) = torch.autograd.grad(output, volume, gradient, create_graph=True)
+        by_gradient, by_volume = torch.autograd.grad(first, (gradient, volume), second)
+    return by_gradient, by_volume, None, None
+
+
 if native.loaded():
     torch.library.register_fake("partnas::soft_argmax_3d", _fake)
     torch.library.register_fake("partnas::soft_argmax_3d_backward", _fake_backward)
     torch.library.register_autograd("partnas::soft_argmax_3d", _backward, setup_context=_setup_context)
+    torch.library.register_autograd(
+        "partnas::soft_argmax_3d_backward", _double_backward, setup_context=_setup_double_context
+    )
