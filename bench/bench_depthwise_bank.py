@@ -1,27 +1,22 @@
 """depthwise_bank against the same convolutions one by one, in channels-last and in NCHW.
 
-``python bench/bench_depthwise_bank.py [--threads 2] [--rounds 15] [--only NAME]``
+``python bench/bench_depthwise_bank.py [--threads 2] [--rounds 21] [--only NAME] [--csv FILE]``
 
-Each case is a source of the supernet with all depthwise filters of its outgoing edges, forward and forward + backward.
-The contestants take turns in one process; printed are medians in milliseconds, the gain over the better peer, the rate
-in GFLOP/s (a multiply-add is two), and the floor: the time to move every byte once at the measured bandwidth, fresh
-outputs counted twice because a cache line is read before it is written. No time is printed where results differ.
+Each case is a source of the supernet with all depthwise filters of its outgoing edges.
 """
 
-import argparse
-import statistics
-import time
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from timing import Case, main
 
-from partnas.ops.depthwise_bank import depthwise_bank, flops
+from partnas.ops.depthwise_bank import depthwise_bank
 
 KINDS = ((3, 1), (5, 1), (3, 2), (5, 2))
 
 
-class Case(NamedTuple):
+class Source(NamedTuple):
     channels: int
     side: int
     stride: int
@@ -33,19 +28,19 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "16 ch, 128², 1 edge": Case(16, 128, 1, 1),
-    "16 ch, 128², 4 edges": Case(16, 128, 1, 4),
-    "16 ch, 128², 4 edges, bfloat16": Case(16, 128, 1, 4, dtype=torch.bfloat16),
-    "16 ch, 128², norm + one 5x5": Case(16, 128, 1, 1, kinds=((5, 1),), norm=True),
-    "64 ch, 64², 4 edges": Case(64, 64, 1, 4),
-    "128 ch, 32², stride 2, 4 edges": Case(128, 32, 2, 4),
-    "288 ch, 32², 2 edges": Case(288, 32, 1, 2),
-    "512 ch, 4², 4 edges": Case(512, 4, 1, 4),
+    "16 ch, 128², 1 edge": Source(16, 128, 1, 1),
+    "16 ch, 128², 4 edges": Source(16, 128, 1, 4),
+    "16 ch, 128², 4 edges, bfloat16": Source(16, 128, 1, 4, dtype=torch.bfloat16),
+    "16 ch, 128², norm + one 5x5": Source(16, 128, 1, 1, kinds=((5, 1),), norm=True),
+    "64 ch, 64², 4 edges": Source(64, 64, 1, 4),
+    "128 ch, 32², stride 2, 4 edges": Source(128, 32, 2, 4),
+    "288 ch, 32², 2 edges": Source(288, 32, 1, 2),
+    "512 ch, 4², 4 edges": Source(512, 4, 1, 4),
 }
 
 
 class Work:
-    def __init__(self, case: Case):
+    def __init__(self, case: Source):
         self.case = case
         self.bank = [kind for kind in case.kinds for _ in range(case.edges)]
         x = torch.randn(case.batch, case.channels, case.side, case.side)
@@ -86,9 +81,9 @@ class Work:
 
     def contestants(self):
         return {
-            "ours": (self.ours, "channels-last"),
             "channels-last": (self.peer, "channels-last"),
             "NCHW": (self.peer, "NCHW"),
+            "ours": (self.ours, "channels-last"),
         }
 
     def forward(self, function, layout):
@@ -99,20 +94,6 @@ class Work:
         x, weights, gradients = self.layouts[layout]
         return torch.autograd.grad(function(layout), [x, *weights], gradients)
 
-    def check(self):
-        # The peers' own error grows with the sums, so the measure is the largest value.
-        tolerance = 2e-2 if self.case.dtype == torch.bfloat16 else 2e-5
-        for step in (self.forward, self.both):
-            results = {name: step(*contestant) for name, contestant in self.contestants().items()}
-            for name in ("channels-last", "NCHW"):
-                for value, other in zip(results["ours"], results[name], strict=True):
-                    error = (value - other).abs().max() / other.abs().max()
-                    assert error < tolerance, f"{step.__name__} differs from {name} by {error:.1e}"
-
-    def multiply_adds(self):
-        case = self.case
-        return flops((case.batch, case.channels, case.side, case.side), [size for size, _ in self.bank], case.stride)
-
     def bytes(self, backward):
         x, _, gradients = self.layouts["channels-last"]
         source = x.numel() * x.element_size()
@@ -121,52 +102,15 @@ class Work:
         return forward + (maps + 3 * source if backward else 0)
 
 
-def interleaved(functions, rounds):
-    """Median seconds of each function; they take turns, so that all meet the same machine."""
-    times = {name: [] for name in functions}
-    for function in functions.values():
-        function()
-    for _ in range(rounds):
-        for name, function in functions.items():
-            begin = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def bandwidth():
-    """Bytes a second that a sum over 256 MB reads."""
-    memory = torch.ones(64 << 20)
-    return memory.numel() * 4 / interleaved({"sum": lambda: memory.sum()}, 9)["sum"]
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", default="", help="run the cases whose name has this in it")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    speed = bandwidth()
-    print(f"{options.threads} threads, torch {torch.__version__}, {speed / 1e9:.0f} GB/s read")
-    print(f"{'':42}{'ours':>9}{'ch.-last':>9}{'NCHW':>9}{'gain':>7}{'GFLOP/s':>9}{'floor':>8}")
+def cases(options):
     for name, case in CASES.items():
-        if options.only not in name:
-            continue
         work = Work(case)
-        work.check()
-        for label, step, passes in (("forward", work.forward, 1), ("forward + backward", work.both, 3)):
+        for label, step, is_backward in (("forward", work.forward, False), ("forward + backward", work.both, True)):
             contestants = {who: (lambda s=step, c=c: s(*c)) for who, c in work.contestants().items()}
-            found = interleaved(contestants, options.rounds)
-            gain = min(found["channels-last"], found["NCHW"]) / found["ours"]
-            rate = 2 * passes * work.multiply_adds() / found["ours"] / 1e9
-            floor = work.bytes(passes == 3) / speed
-            milliseconds = "".join(f"{found[who] * 1e3:9.2f}" for who in contestants)
-            print(
-                f"{name + ', ' + label if passes == 1 else '  ' + label:<42}{milliseconds}{gain:6.1f}x{rate:9.0f}{floor * 1e3:8.2f}"
-            )
+            # The peers' own error grows with the sums, so the measure is the largest value.
+            tolerance = 2e-2 if case.dtype == torch.bfloat16 else 2e-5
+            yield Case(f"{name}, {label}", contestants, work.bytes(is_backward), tolerance)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)
