@@ -47,7 +47,7 @@ A subject number stands for a body shape that varies a little from picture to pi
 
 ## Labels
 
-18 joints: 17 on disk in Human3.6M's order, in world millimetres, and Thorax as the middle of the shoulders. All come from the posed
+18 joints: 17 on disk in Human3.6M's order, in whole world millimetres, and Thorax as the middle of the shoulders. All come from the posed
 body. A joint counts as visible when it falls inside the picture, even where something hides it (as in Human3.6M). Boxes enclose the
 body without clothes, in pixels.
 
@@ -98,7 +98,8 @@ def write_annotations(
                 }
             )
             sequence = joints.setdefault(str(item.action_idx), {}).setdefault(str(item.subaction_idx), {})
-            sequence[str(item.frame_idx)] = np.round(record["joints"], 1).tolist()
+            # Whole millimetres: a tenth would cost a tenth of a small set's size and tell nothing that a picture shows.
+            sequence[str(item.frame_idx)] = np.round(record["joints"]).astype(int).tolist()
         parameters = {
             str(index): {name: getattr(camera, name).tolist() for name in ("R", "t", "f", "c")}
             for index, camera in enumerate(cameras[subject], start=1)

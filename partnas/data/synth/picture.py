@@ -19,7 +19,7 @@ NEAREST = 0.75
 
 @dataclass(frozen=True)
 class Picture:
-    """``image`` RGB uint8 [S, S, 3]; ``joints`` [17, 3] world millimetres; ``bbox`` [x, y, w, h] pixels; ``visible`` [17]:
+    """``image`` RGB uint8 [S, S, 3]; ``joints`` [17, 3] world millimetres, to a tenth; ``bbox`` [x, y, w, h] pixels; ``visible`` [17]:
     inside the picture (as in Human3.6M, a hidden joint counts as visible)."""
 
     image: np.ndarray
@@ -60,7 +60,7 @@ def make_picture(item: plan.Item, seed: int, size: int, body: Body, clips: dict[
     outline = np.clip(project(1000 * (posed.vertices + offset), camera), 0, size)
     low, high = outline.min(0), outline.max(0)
     visible = ((pixels >= 0) & (pixels < size)).all(1)
-    return Picture(image, joints, np.concatenate([low, high - low]), visible)
+    return Picture(image, np.round(joints, 1), np.concatenate([low, high - low]), visible)
 
 
 def project(points, camera: scene.Camera) -> np.ndarray:
