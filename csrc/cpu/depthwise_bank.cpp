@@ -14,8 +14,11 @@
 namespace partnas::PARTNAS_CAPABILITY {
 namespace {
 
+// Pixels of the widest strip, and into how many widths it is halved.
 constexpr int widest = 8;
 constexpr int widths = 4;
+// How far ahead memory is asked for: between the channels of neighbouring pixels lie others, and no prefetcher sees
+// the pattern of so many maps.
 constexpr int64_t ahead = widest;
 
 // --- channels --------------------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def _native_backward(settings, gradients, x, statistics, scale, shift, weights, 
 
 
 def _wide(tensors):
-    return [None if t is None else t.detach().float() for t in tensors]
+    return [None if t is None else t.float() for t in tensors]
 
 
 def _reference_backward(settings, gradients, x, statistics, scale, shift, weights, needs):
