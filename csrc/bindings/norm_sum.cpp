@@ -278,12 +278,15 @@ std::vector<Tensor> norm_sum_backward(Tensor gradient, std::vector<Tensor> maps,
     branches[i].slope = slope.data() + at;
     branches[i].curve = curve.data() + at;
   }
+  // More than a core's share of the last cache.
+  constexpr int64_t large = 16 << 20;
+  const bool streams = inputs.elements() * 4 * static_cast<int64_t>(gradients.size()) > large;
   const auto kernel = PARTNAS_KERNEL(norm_sum_backward);
   const int64_t scratch_elements = PARTNAS_KERNEL(norm_sum_scratch)(shape.length);
   inputs.split([&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>(scratch_elements));
     kernel(inputs.storage, shape, g, mean.data(), branches.data(), static_cast<int64_t>(branches.size()), begin, end,
-           scratch.data());
+           streams, scratch.data());
   });
   return gradients;
 }

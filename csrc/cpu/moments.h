@@ -65,6 +65,7 @@ inline void add_moments(Moments& m, const T* x, int64_t elements) {
       const Floats shift = part.get(m.shift + i);
       Floats sum = part.get(m.sum + i), squares = part.get(m.squares + i);
       for (int r = 0; r < rows.count; ++r) {
+        prefetch(x + at + r * length + i);
         const Floats d = part.get(x + at + r * length + i) - shift;
         sum += d;
         squares += d * d;

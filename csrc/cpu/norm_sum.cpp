@@ -20,6 +20,7 @@ void add_branch(const Branch& branch, int64_t length, int64_t at, int64_t elemen
       const Floats center = load(branch.center + i), slope = load(branch.slope + i);
       for (int r = 0; r < rows.count; ++r) {
         const int64_t o = offset + r * row + i;
+        prefetch(x + o);
         Floats v = (part.get(x + o) - center) * slope;
         if (!first) v += part.get(sums + o);
         if (last) {
@@ -86,6 +87,7 @@ void reduce(const RowShape& shape, const T* gradient, const Branch* branches, in
           Floats sum = load(sums + i);
           for (int r = 0; r < rows.count; ++r) {
             const int64_t o = offset + r * row + i;
+            prefetch(x + o);
             sum += part.get(g + o) * (part.get(x + o) - center);
           }
           store(sums + i, sum);
@@ -96,7 +98,16 @@ void reduce(const RowShape& shape, const T* gradient, const Branch* branches, in
   });
 }
 
-template <typename T>
+template <typename T, bool streams, typename Part>
+inline void write(T* to, Floats v, Part part) {
+  if constexpr (streams && sizeof(Part) == sizeof(Whole)) {
+    stream(to, v);
+  } else {
+    part.put(to, v);
+  }
+}
+
+template <typename T, bool streams>
 void apply(const RowShape& shape, const T* gradient, const float* mean, const Branch* branches, int64_t count,
            int64_t begin, int64_t end, float* scratch) {
   const int64_t length = shape.length;
@@ -121,14 +132,15 @@ void apply(const RowShape& shape, const T* gradient, const float* mean, const Br
           if (branch.x == nullptr) {
             for (int r = 0; r < rows.count; ++r) {
               const int64_t o = offset + r * row + i;
-              part.put(to + o, slope * part.get(g + o));
+              write<T, streams>(to + o, slope * part.get(g + o), part);
             }
             return;
           }
           const Floats center = load(branch.center + i), curve = load(branch.curve + i);
           for (int r = 0; r < rows.count; ++r) {
             const int64_t o = offset + r * row + i;
-            part.put(to + o, slope * part.get(scratch + o) - curve * (part.get(x + o) - center));
+            prefetch(x + o);
+            write<T, streams>(to + o, slope * part.get(scratch + o) - curve * (part.get(x + o) - center), part);
           }
         });
       });
@@ -175,11 +187,17 @@ void norm_sum_reduce(Storage storage, const RowShape& shape, const void* gradien
 }
 
 void norm_sum_backward(Storage storage, const RowShape& shape, const void* gradient, const float* mean,
-                       const Branch* branches, int64_t count, int64_t begin, int64_t end, float* scratch) {
+                       const Branch* branches, int64_t count, int64_t begin, int64_t end, bool streams, float* scratch) {
+  constexpr uintptr_t vector_bytes = lanes * sizeof(float);
+  streams = streams && shape.length % lanes == 0;
+  for (int64_t k = 0; k < count; ++k)
+    streams = streams && reinterpret_cast<uintptr_t>(branches[k].gradient) % vector_bytes == 0;
   with_storage(storage, [&](auto* typed) {
     using T = __typeof__(*typed);
-    apply<T>(shape, static_cast<const T*>(gradient), mean, branches, count, begin, end, scratch);
+    const auto run = streams ? apply<T, true> : apply<T, false>;
+    run(shape, static_cast<const T*>(gradient), mean, branches, count, begin, end, scratch);
   });
+  if (streams) finish_streams();
 }
 
 int64_t norm_sum_scratch(int64_t length) { return sum_chunk(length); }

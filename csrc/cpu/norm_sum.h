@@ -27,8 +27,10 @@ struct Branch {
   /* sums [1 + count, C]: of g, then of g * (x - center) for each branch. */                                          \
   void norm_sum_reduce(Storage storage, const RowShape& shape, const void* gradient, const Branch* branches,          \
                        int64_t count, int64_t begin, int64_t end, float* scratch, double* lane_sums, double* sums);   \
+  /* `streams`: the gradients are too large to be found in a cache when they are read. */                             \
   void norm_sum_backward(Storage storage, const RowShape& shape, const void* gradient, const float* mean,             \
-                         const Branch* branches, int64_t count, int64_t begin, int64_t end, float* scratch);          \
+                         const Branch* branches, int64_t count, int64_t begin, int64_t end, bool streams,             \
+                         float* scratch);                                                                             \
   /* Floats of scratch that norm_sum and norm_sum_backward need for rows of that length. */                           \
   int64_t norm_sum_scratch(int64_t length);                                                                           \
   }

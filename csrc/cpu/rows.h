@@ -52,6 +52,38 @@ inline void for_rows(int64_t elements, int64_t length, const F& f) {
   for (; at < elements; at += length) f(at, length < elements - at ? length : elements - at, Rows<1>{});
 }
 
+// Asks the second cache for what lies further on: rows taken four at a time, and maps taken in turns, are patterns that the
+// hardware does not foresee. It doubles the speed of what does not fit the caches.
+template <typename T>
+inline void prefetch(const T* x) {
+  __builtin_prefetch(reinterpret_cast<const char*>(x) + 16384, 0, 2);
+}
+
+// Stores past the caches: what is written this way is not read first. `to` is aligned to a vector.
+inline void stream(float* to, Floats v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(to, v);
+#elif defined(__SSE2__)
+  _mm_stream_ps(to, v);
+#else
+  store(to, v);
+#endif
+}
+
+template <typename T>
+inline void stream(T* to, Floats v) {
+  store(to, v);
+}
+
+// Makes streamed stores visible to other threads.
+inline void finish_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 // Elements of a run of rows that stays in the first cache: at least `rows` of them, a multiple of four.
 inline int64_t chunk_of(int64_t length, int64_t elements, int64_t rows) {
   const int64_t fitting = elements / (length > 0 ? length : 1) / 4 * 4;

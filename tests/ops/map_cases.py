@@ -5,9 +5,10 @@ import ctypes
 
 import pytest
 import torch
+from fvcore.nn import FlopCountAnalysis
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from partnas.ops import native, use_backend
+from partnas.ops import fvcore_handles, native, use_backend
 from partnas.ops.backend import AVAILABLE
 
 SHAPES = [
@@ -38,6 +39,36 @@ def backends(operator):
 def running_on(backend):
     with use_backend(backend):
         yield backend
+
+
+@contextlib.contextmanager
+def instruction_set(name):
+    """Inside, native kernels are those of that set; skips where the CPU lacks it."""
+    before = native.cpu_capability()
+    try:
+        native.set_cpu_capability(name)
+    except RuntimeError:
+        pytest.skip(f"the CPU lacks {name}")
+    try:
+        with use_backend("native"):
+            yield
+    finally:
+        native.set_cpu_capability(before)
+
+
+only_native = pytest.mark.skipif(not native.loaded(), reason="not built")
+LESSER_SETS = ["baseline", "avx2"]
+
+
+def counted(function, *arguments):
+    """fvcore's count of a function of tensors."""
+
+    class Counted(torch.nn.Module):
+        def forward(self, *inputs):
+            return function(*inputs)
+
+    analysis = FlopCountAnalysis(Counted(), arguments).set_op_handle(**fvcore_handles())
+    return analysis.unsupported_ops_warnings(False).tracer_warnings("none").total()
 
 
 def random_map(shape, dtype=torch.float32, layout="channels_last", seed=0):

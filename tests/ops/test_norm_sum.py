@@ -7,11 +7,15 @@ from map_cases import (
     DTYPES,
     EMPTY,
     LAYOUTS,
+    LESSER_SETS,
     POISON,
     SHAPES,
     Allocations,
     assert_as_exact_as,
     backends,
+    counted,
+    instruction_set,
+    only_native,
     poisoned_memory,
     random_map,
     running_on,
@@ -441,3 +445,59 @@ def test_torch_threads_do_not_change_the_result(backend):
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(alone[0], several[0], rtol=1e-5, atol=1e-5)
+
+
+def test_more_gradients_than_the_caches_hold(backend):
+    check(backend, case((2, 16, 65, 97), 24, 2))
+
+
+@only_native
+@pytest.mark.parametrize("name", LESSER_SETS)
+def test_lesser_instruction_sets(name):
+    with instruction_set(name):
+        for shape in SHAPES:
+            check("native", case(shape, 3, 1))
+        for dtype in (torch.bfloat16, torch.float16):
+            check("native", case((3, 17, 7, 9), 3, 1, dtype))
+        check("native", case((2, 16, 65, 97), 24, 2))
+
+
+@only_native
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck(dtype, layout):
+    maps, weights, identities, identity_weights, gradient = case((2, 3, 4, 5), 2, 1, dtype, layout)
+    operators = torch.ops.partnas
+    statistics = norm_stats(maps)
+    torch.library.opcheck(operators.norm_stats, (maps,))
+    torch.library.opcheck(operators.norm_sum, (maps, statistics, weights, identities, identity_weights, EPS))
+    reduced = (gradient, maps, statistics, identities)
+    torch.library.opcheck(operators.norm_sum_reduce, reduced)
+    means = operators.norm_sum_reduce(*reduced)[0] / 40
+    torch.library.opcheck(
+        operators.norm_sum_backward, (gradient, maps, statistics, weights, means, identity_weights, [1], [0], EPS)
+    )
+
+
+@only_native
+def test_native_code_refuses_what_it_cannot_do():
+    z = random_map((2, 3, 4, 5))
+    statistics = norm_stats([z])
+    none, one = torch.ones(0), torch.ones(1)
+    for maps, weights, message in [
+        ([z, z], one, "statistics"),
+        ([z], torch.ones(2), "weight"),
+        ([z.double()], one, "float64"),
+        ([z.int()], one, "dtype"),
+    ]:
+        with pytest.raises(RuntimeError, match=message):
+            torch.ops.partnas.norm_sum(maps, statistics, weights, [], none, EPS)
+    with pytest.raises(RuntimeError, match="one shape"):
+        torch.ops.partnas.norm_sum([z], statistics, one, [z[:, :, 1:]], one, EPS)
+    with pytest.raises(RuntimeError, match="no map 1"):
+        torch.ops.partnas.norm_sum_backward(z, [z], statistics, one, torch.ones(2, 3), none, [1], [], EPS)
+
+
+def test_flops_are_those_of_the_reference(backend):
+    maps, weights, identities, identity_weights, _ = case((2, 16, 4, 4), 2, 1)
+    assert counted(lambda a, b, x: ours([a, b], weights, [x], identity_weights), *maps, *identities) == 0

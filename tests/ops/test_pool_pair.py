@@ -4,11 +4,15 @@ import torch.nn.functional as F
 from map_cases import (
     DTYPES,
     LAYOUTS,
+    LESSER_SETS,
     POISON,
     SHAPES,
     Allocations,
     assert_as_exact_as,
     backends,
+    counted,
+    instruction_set,
+    only_native,
     poisoned_memory,
     random_map,
     running_on,
@@ -199,3 +203,31 @@ def test_every_output_is_written(backend, stride):
         with poisoned_memory():
             results, gradient = run(lambda t: pool_pair(t, stride), x, gradients)
         assert all(r.abs().max() < POISON for r in (*results, gradient))
+
+
+@only_native
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", LESSER_SETS)
+def test_lesser_instruction_sets(name, stride):
+    with instruction_set(name):
+        for shape in SHAPES:
+            check(random_map(shape), stride)
+        for dtype in (torch.bfloat16, torch.float16):
+            check(random_map((3, 17, 7, 9), dtype), stride)
+        test_the_first_of_equal_values_gets_the_gradient("native", stride, torch.float32, 2)
+        test_nan_and_infinity_as_pytorch("native", stride, (2, 17, 7, 9))
+
+
+@only_native
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_opcheck(layout, dtype, stride):
+    x = random_map((2, 3, 4, 5), dtype, layout)
+    gradients = gradients_of(x, stride)
+    torch.library.opcheck(torch.ops.partnas.pool_pair, (x.clone().requires_grad_(), stride))
+    torch.library.opcheck(torch.ops.partnas.pool_pair_backward, (*gradients, x, stride))
+
+
+def test_flops_are_those_of_the_reference(backend):
+    assert counted(lambda x: pool_pair(x, 2)[:2], random_map((2, 16, 4, 4))) == 0

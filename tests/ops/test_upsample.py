@@ -5,11 +5,15 @@ from map_cases import (
     DTYPES,
     EMPTY,
     LAYOUTS,
+    LESSER_SETS,
     POISON,
     SHAPES,
     Allocations,
     assert_as_exact_as,
     backends,
+    counted,
+    instruction_set,
+    only_native,
     poisoned_memory,
     random_map,
     running_on,
@@ -153,3 +157,29 @@ def test_every_output_is_written(backend, factor):
 def test_another_factor_is_refused(backend):
     with pytest.raises(ValueError, match="factor 3"):
         upsample(random_map((1, 2, 3, 4)), 3)
+
+
+@only_native
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("name", LESSER_SETS)
+def test_lesser_instruction_sets(name, factor):
+    with instruction_set(name):
+        for shape in SHAPES[:8]:
+            check(random_map(shape), factor)
+        for dtype in (torch.bfloat16, torch.float16):
+            check(random_map((3, 17, 7, 9), dtype), factor)
+
+
+@only_native
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_opcheck(layout, dtype, factor):
+    x = random_map((2, 3, 4, 5), dtype, layout)
+    torch.library.opcheck(torch.ops.partnas.upsample, (x.clone().requires_grad_(), factor))
+    torch.library.opcheck(torch.ops.partnas.upsample_backward, (gradient_of(x, factor), factor))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_flops_are_those_of_the_reference(backend, factor):
+    assert counted(lambda x: upsample(x, factor), random_map((2, 16, 4, 4))) == 4 * 2 * 16 * 4 * 4 * factor**2
