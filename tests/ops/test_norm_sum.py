@@ -65,7 +65,8 @@ def usual(maps, weights, identities, identity_weights, eps, backend):
         return naive(maps, weights, identities, identity_weights, eps)
     total = 0
     for z, weight in zip(maps, weights, strict=True):
-        total = total + weight * torch.native_batch_norm(z, None, None, None, None, True, 0.0, eps)[0]
+        affine = weight.expand(z.shape[1]).contiguous(), z.new_zeros(z.shape[1])
+        total = total + torch.native_batch_norm(z, *affine, None, None, True, 0.0, eps)[0]
     for x, weight in zip(identities, identity_weights, strict=True):
         total = total + weight * x
     return total
@@ -104,7 +105,7 @@ def ours(maps, weights, identities, identity_weights, eps=EPS):
 
 
 def check(backend, inputs, eps=EPS):
-    maps, weights, _, _, gradient = inputs
+    maps, weights, identities, _, gradient = inputs
     dtype = gradient.dtype
     found, gradients = run(lambda *a: ours(*a, eps=eps), inputs, None)
     exact, exact_gradients = run(lambda *a: naive(*a, eps=eps), inputs, torch.float64)
@@ -113,6 +114,9 @@ def check(backend, inputs, eps=EPS):
         inputs,
         torch.float64 if dtype == torch.float64 else torch.float32,
     )
+    if backend == "reference" and identities and plain.dtype == torch.float32:
+        flat = [t.float().permute(0, 2, 3, 1).reshape(-1) for t in (gradient, *identities)]
+        plain_gradients[3] = [torch.stack([torch.dot(flat[0], x) for x in flat[1:]])]
     # Terms that cancel where a map hardly varies: weight * map / deviation, weight * gradient / deviation.
     steepest = 0.0
     if maps:
