@@ -85,13 +85,13 @@ PAPER = {"input_size": 256, "depth": 64}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "mini": {
         "search": {
-            "network": MINI, "data": EMBEDDED, "epochs": 6, "steps_per_epoch": 12, "batch_size": 16,
+            "network": MINI, "data": EMBEDDED, "epochs": 6, "steps_per_epoch": 10, "batch_size": 16,
             "milestones": [4, 5], "alpha_epoch": 2, "alpha_learning_rate": 8e-3, "checkpoint_every": 20,
             "augmentation": MILD,
         },
         "train": {
-            "network": MINI, "data": EMBEDDED, "epochs": 12, "batch_size": 16, "learning_rate": 4e-3,
-            "milestones": [8, 11], "checkpoint_every": 100, "augmentation": MILD,
+            "network": MINI, "data": EMBEDDED, "epochs": 11, "batch_size": 16, "learning_rate": 4e-3,
+            "milestones": [9, 11], "checkpoint_every": 100, "augmentation": MILD,
         },
     },
     "search": {"search": {"network": {"input_size": 128, "depth": 32}}, "train": {"network": {"input_size": 128, "depth": 32}}},

@@ -34,7 +34,7 @@ class Search(Job):
         self.steps_per_epoch = max(config.steps_per_epoch or full_pass, 1)
         self.weights = list(self.network.weight_parameters())
         self.alphas = list(self.network.architecture_parameters())
-        self.weight_optimizer = torch.optim.Adam(self.weights, lr=config.learning_rate)
+        self.weight_optimizer = torch.optim.Adam(self.weights, lr=config.learning_rate, fused=True)
         self.alpha_optimizer = torch.optim.Adam(
             self.alphas,
             lr=config.alpha_learning_rate,

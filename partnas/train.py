@@ -56,7 +56,7 @@ class Training(Job):
         full_pass = len(self.train_set) // config.batch_size
         self.steps_per_epoch = max(config.steps_per_epoch or full_pass, 1)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
 
     def begin_at(self, step: int) -> None:
         config = self.config
