@@ -28,7 +28,7 @@ def test_resume_reaches_the_same_bits(tmp_path, cli, genotype_file, trained):
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("resnet50", []),
+        ("resnet50", ["--set", "network.reductions=5", "--set", "network.cells=10"]),
         ("deconv", ["genotype"]),
         ("partnet", ["genotype", "--set", "intermediate_supervision=true"]),
         ("partnet", ["genotype", "--set", f"part_order={list(range(17, -1, -1))}"]),
