@@ -301,6 +301,9 @@ def _weight_gradient(gradient, source, weight, taps, padding, dilation, stride):
     if stride == 1 and dilation == 2 and 2 * max(padding) >= min(height, width):
         gradient, source = _phases(gradient), _phases(source)
         padding, dilation = tuple(side // 2 for side in padding), 1
+    if dilation > 1 and gradient.dtype == torch.bfloat16:
+        # PyTorch 2.13 leaves this gradient partly unwritten in channels-last.
+        gradient, source, taps = gradient.float(), source.float(), taps.float()
     found = _library_backward(gradient, source, taps, padding, dilation, stride, [False, True, False])[1]
     if taps.shape[2:] == weight.shape[1:]:
         return found[:, 0].to(weight.dtype)
