@@ -142,12 +142,13 @@ def test_the_papers_table_1_is_within_reach_of_random_genotypes(fusion_nodes, pa
 def test_genotypes_of_the_papers_size_grow_with_the_cells_as_in_table_4():
     generator = torch.Generator().manual_seed(0)
     grown = []
-    while len(grown) < 20:
+    for _ in range(1500):
         genotype = Genotype.random(PAPER, generator)
         parameters, count = by_hand(genotype, PAPER, upsample_first=True)
-        if abs(parameters / 13.0e6 - 1) < 0.04 and abs(count / 10.7e9 - 1) < 0.1:
+        if abs(parameters / 13.0e6 - 1) < 0.06 and abs(count / 10.7e9 - 1) < 0.1:
             spaces = (PAPER.replace(cells=15), PAPER.replace(cells=20), PAPER.replace(cells=20, placement="printed"))
             grown.append([value for space in spaces for value in by_hand(genotype, space, upsample_first=True)])
+    assert len(grown) > 5
     at_15, count_15, at_20, count_20, printed, _ = torch.tensor(grown).double().mean(0).tolist()
     assert at_15 == pytest.approx(14.7e6, rel=0.05)
     assert count_15 == pytest.approx(12.7e9, rel=0.05)

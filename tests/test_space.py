@@ -102,7 +102,7 @@ def test_the_order_within_a_group_is_the_order_of_its_slots():
     assert space.part_slots() == (1, 3, 2, 0)
 
 
-@pytest.mark.parametrize(("heads", "node_channels"), [(1, 256), (2, 128), (3, 85), (4, 64), (5, 51)])
+@pytest.mark.parametrize(("heads", "node_channels"), [(1, 256), (2, 128), (3, 85), (4, 64), (5, 51), (6, 43)])
 def test_fusion_channels_are_the_nearest_multiple(heads, node_channels):
     assert SearchSpace(fusion_nodes=heads).fusion_node_channels == node_channels
     others = [abs(256 - heads * channels) for channels in range(1, 257)]

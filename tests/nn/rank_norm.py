@@ -52,7 +52,10 @@ def record(network: nn.Module, images: torch.Tensor, rank: int, world_size: int)
     network.eval()
     if rank == 0:
         # The other ranks take no part: evaluation must not wait for them.
-        found["evaluated"] = network(images[:2]).detach()
+        network.zero_grad()
+        output = network(images[:2])
+        (output**3).mean().backward()
+        found["evaluated"] = output.detach()
     return found
 
 
