@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from partnas.errors import PartnasError
+
 PACKAGE = Path(__file__).resolve().parent.parent
 NOTE_FILE = "_native_note.txt"
 """What the build leaves beside where the library would be, when there is none: one line that says why."""
@@ -22,7 +24,16 @@ def _load() -> tuple[bool, str]:
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return False, f"native operators do not load: {reason} ({RETRY})"
+    # Here and not in the middle of a job: PARTNAS_CPU_CAPABILITY may ask for what is not there.
+    _call("cpu_capability")
     return True, ""
+
+
+def _call(operator: str, *arguments):
+    try:
+        return getattr(torch.ops.partnas, operator)(*arguments)
+    except RuntimeError as error:
+        raise PartnasError(str(error).split(", ", 2)[-1]) from None  # after function and file
 
 
 _LOADED, _NOTE = _load()
@@ -41,15 +52,18 @@ def note() -> str:
 def cpu_capability() -> str | None:
     """Instruction set that the CPU kernels use: ``'avx512'``, ``'avx2'`` or ``'baseline'``; None without them.
 
-    The environment variable ``PARTNAS_CPU_CAPABILITY``, read at the first use, asks for a lesser one than the CPU has.
+    The environment variable ``PARTNAS_CPU_CAPABILITY``, read at import, asks for a lesser one than the CPU has; importing
+    this module raises ``PartnasError`` where it names none.
     """
-    return torch.ops.partnas.cpu_capability() if loaded() else None
+    return _call("cpu_capability") if loaded() else None
 
 
 def set_cpu_capability(name: str) -> None:
     """Use the kernels of another instruction set from now on (``'avx512'``, ``'avx2'`` or ``'baseline'``).
 
     Raises:
-        RuntimeError: the CPU lacks it, or there is no such name.
+        PartnasError: the CPU lacks it, there is no such name, or the native operators are not there.
     """
-    torch.ops.partnas.set_cpu_capability(name)
+    if not loaded():
+        raise PartnasError(note())
+    _call("set_cpu_capability", name)

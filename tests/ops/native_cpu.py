@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from partnas.errors import PartnasError
 from partnas.ops import native, use_backend
 
 
@@ -23,7 +24,7 @@ def _instruction_sets() -> list[str]:
         try:
             with instruction_set(name):
                 names.append(name)
-        except RuntimeError:
+        except PartnasError:
             break
     return names
 
