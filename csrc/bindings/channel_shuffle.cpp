@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "common/tensor.h"
@@ -18,6 +19,8 @@ constexpr int64_t grain_bytes = 1 << 16;
 constexpr int64_t long_run = 64;
 // Fewer blocks than this are gathered in less time than their steps are planned.
 constexpr int64_t worth_a_plan = 16;
+// Small pixels are taken so many at a time that they are whole cache lines, up to this many bytes.
+constexpr int64_t cache_line = 64, longest_block = 4096;
 
 bool is_channels_last(const Tensor& x) {
   if (x.is_contiguous() || (x.dim() != 4 && x.dim() != 5)) return false;
@@ -42,11 +45,12 @@ std::vector<int64_t> strides_of(const Tensor& x, bool channels_last) {
 }
 
 // Output run i of each of `groups` groups is input run order[i] of the same group.
-void copy_runs(const char* from, char* to, const std::vector<int64_t>& order, int64_t groups, int64_t bytes) {
+void copy_runs(const char* from, char* to, const std::vector<int64_t>& order, int64_t groups, int64_t bytes,
+               bool streams) {
   const auto runs = static_cast<int64_t>(order.size());
   const auto kernel = PARTNAS_KERNEL(copy_runs);
   parallel_for(0, groups * runs, std::max<int64_t>(1, grain_bytes / std::max<int64_t>(bytes, 1)),
-               [&](int64_t begin, int64_t end) { kernel(from, to, order.data(), runs, bytes, begin, end); });
+               [&](int64_t begin, int64_t end) { kernel(from, to, order.data(), runs, bytes, begin, end, streams); });
 }
 
 struct Plan {
@@ -113,12 +117,15 @@ void gather_pixels(const char* from, char* to, const std::vector<int64_t>& order
   });
 }
 
-void shuffle_pixels(const char* from, char* to, const std::vector<int64_t>& order, int64_t run_bytes, int64_t pixels) {
+void shuffle_pixels(const char* from, char* to, const std::vector<int64_t>& order, int64_t run_bytes, int64_t pixels,
+                    bool streams) {
   const int32_t unit = run_bytes % 4 == 0 ? 4 : run_bytes % 2 == 0 ? 2 : 1;
   const ShuffleForm form = PARTNAS_KERNEL(shuffle_form)(unit);
   const int64_t pixel_bytes = static_cast<int64_t>(order.size()) * run_bytes;
-  // Small pixels are taken several at a time, to fill a vector.
-  const int64_t together = (std::max(form.width, form.window) + pixel_bytes - 1) / pixel_bytes;
+  const int64_t whole_lines = cache_line / std::gcd(pixel_bytes, cache_line);
+  const int64_t together = pixel_bytes * whole_lines <= longest_block
+                               ? whole_lines
+                               : (std::max(form.width, form.window) + pixel_bytes - 1) / pixel_bytes;
   const int64_t blocks = form.width ? pixels / together : 0;
   if (blocks < worth_a_plan) return gather_pixels(from, to, order, run_bytes, unit, pixels);
 
@@ -127,7 +134,7 @@ void shuffle_pixels(const char* from, char* to, const std::vector<int64_t>& orde
   const auto kernel = PARTNAS_KERNEL(shuffle_blocks);
   parallel_for(0, blocks, std::max<int64_t>(1, grain_bytes / bytes), [&](int64_t begin, int64_t end) {
     kernel(form, from, to, plan.vectors.data(), static_cast<int64_t>(plan.vectors.size()) - 1, plan.steps.data(), bytes,
-           begin, end);
+           begin, end, streams);
   });
   gather_pixels(from + blocks * bytes, to + blocks * bytes, order, run_bytes, unit, pixels - blocks * together);
 }
@@ -166,10 +173,11 @@ Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t
   char* to = static_cast<char*>(output.data_ptr());
   const int64_t groups = channels_last ? x.numel() / x.size(1) : x.size(0);
   const int64_t run_bytes = x.numel() / groups / runs * static_cast<int64_t>(x.element_size());
+  const bool streams = groups * runs * run_bytes >= past_caches;
   if (run_bytes >= long_run) {
-    copy_runs(from, to, order, groups, run_bytes);
+    copy_runs(from, to, order, groups, run_bytes, streams);
   } else {
-    shuffle_pixels(from, to, order, run_bytes, groups);
+    shuffle_pixels(from, to, order, run_bytes, groups, streams);
   }
   return output;
 }

@@ -214,13 +214,14 @@ Tensor soft_argmax_3d_backward(Tensor gradient, Tensor input, Tensor statistics,
   const auto element = static_cast<int64_t>(volume.element_size());
   const char* data = static_cast<const char*>(volume.data_ptr());
   char* result = static_cast<char*>(output.data_ptr());
+  const bool streams = output.numel() * element >= past_caches;
   const auto kernel = PARTNAS_KERNEL(soft_argmax_3d_backward);
   for_each_piece(
       w, batch, parts, segments_of(w, parts),
       [&](int64_t sample, int64_t first, int64_t count, int64_t begin, int64_t end, int64_t) {
         kernel(storage, w.grid, data + (sample * w.batch_stride + first * w.grid.part_stride) * element,
                gradients.data() + sample * parts + first, count, begin, end, to.grid,
-               result + (sample * to.batch_stride + first * to.grid.part_stride) * element);
+               result + (sample * to.batch_stride + first * to.grid.part_stride) * element, streams);
       });
   return output;
 }

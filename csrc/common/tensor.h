@@ -22,6 +22,9 @@ namespace partnas {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// An output of this many bytes is more than a core's share of the last cache: kernels write it past the caches.
+constexpr int64_t past_caches = 16 << 20;
+
 // Through the dispatcher, unlike aoti_torch_empty_strided: PyTorch then fills it with NaN where it is told to.
 inline Tensor empty_strided(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, ScalarType type) {
   using torch::stable::detail::from;

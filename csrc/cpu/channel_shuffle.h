@@ -29,8 +29,9 @@ struct ShuffleVector {
 #define PARTNAS_DECLARE(capability)                                                                                    \
   namespace capability {                                                                                               \
   /* Output runs [begin, end): run i of `bytes` bytes is input run order[i % runs] of the same group of `runs`. */     \
+  /* `streams`: the output is too large to be found in a cache when it is read. */                                     \
   void copy_runs(const char* input, char* output, const int64_t* order, int64_t runs, int64_t bytes, int64_t begin,    \
-                 int64_t end);                                                                                         \
+                 int64_t end, bool streams);                                                                           \
   /* Pixels [begin, end) of `units` units each: output unit i is input unit source[i]; units of 1, 2 or 4 bytes. */    \
   void gather_pixels(const char* input, char* output, const int32_t* source, int64_t units, int32_t unit,              \
                      int64_t begin, int64_t end);                                                                      \
@@ -38,7 +39,8 @@ struct ShuffleVector {
   ShuffleForm shuffle_form(int32_t unit);                                                                              \
   /* Blocks [begin, end) of `bytes` bytes each, every one of them by the same steps. */                                \
   void shuffle_blocks(const ShuffleForm& form, const char* input, char* output, const ShuffleVector* vectors,          \
-                      int64_t count, const ShuffleStep* steps, int64_t bytes, int64_t begin, int64_t end);             \
+                      int64_t count, const ShuffleStep* steps, int64_t bytes, int64_t begin, int64_t end,              \
+                      bool streams);                                                                                   \
   }
 PARTNAS_FOR_EACH_CAPABILITY(PARTNAS_DECLARE)
 #undef PARTNAS_DECLARE

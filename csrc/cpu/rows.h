@@ -59,31 +59,6 @@ inline void prefetch(const T* x) {
   __builtin_prefetch(reinterpret_cast<const char*>(x) + 16384, 0, 2);
 }
 
-// Stores past the caches: what is written this way is not read first. `to` is aligned to a vector.
-inline void stream(float* to, Floats v) {
-#if defined(__AVX512F__)
-  _mm512_stream_ps(to, v);
-#elif defined(__AVX2__)
-  _mm256_stream_ps(to, v);
-#elif defined(__SSE2__)
-  _mm_stream_ps(to, v);
-#else
-  store(to, v);
-#endif
-}
-
-template <typename T>
-inline void stream(T* to, Floats v) {
-  store(to, v);
-}
-
-// Makes streamed stores visible to other threads.
-inline void finish_streams() {
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
-}
-
 // Elements of a run of rows that stays in the first cache: at least `rows` of them, a multiple of four.
 inline int64_t chunk_of(int64_t length, int64_t elements, int64_t rows) {
   const int64_t fitting = elements / (length > 0 ? length : 1) / 4 * 4;

@@ -176,7 +176,7 @@ void forward(const Grid& grid, const T* volume, const int64_t* order, int64_t pa
   }
 }
 
-template <typename T>
+template <bool streams, typename T>
 void gradient_row(const PartGradient& g, const T* row, int64_t inner, int64_t middle, int64_t outer, T* output) {
   const int64_t whole = inner / lanes * lanes;
   const float reference = static_cast<float>(g.reference);
@@ -184,14 +184,21 @@ void gradient_row(const PartGradient& g, const T* row, int64_t inner, int64_t mi
   const Floats row_term = broadcast(static_cast<float>(g.outer_slope * (static_cast<double>(outer) - g.outer_mean) +
                                                        g.middle_slope * (static_cast<double>(middle) - g.middle_mean)));
   Floats column = iota() - static_cast<float>(g.inner_mean);
-  for (int64_t i = 0; i < whole; i += lanes, column += static_cast<float>(lanes))
-    store(output + i, exponential(load(row + i) - reference) * (column * slope + row_term));
+  for (int64_t i = 0; i < whole; i += lanes, column += static_cast<float>(lanes)) {
+    const Floats gradient = exponential(load(row + i) - reference) * (column * slope + row_term);
+    if (streams) {
+      stream(output + i, gradient);
+    } else {
+      store(output + i, gradient);
+    }
+  }
   if (whole < inner) {
     const Floats v = load_some(row + whole, inner - whole, -INFINITY);
     store_some(output + whole, exponential(v - reference) * (column * slope + row_term), inner - whole);
   }
 }
 
+template <bool streams>
 void gradient_row(const PartGradient& g, const double* row, int64_t inner, int64_t middle, int64_t outer,
                   double* output) {
   const double row_term = g.outer_slope * (static_cast<double>(outer) - g.outer_mean) +
@@ -200,7 +207,7 @@ void gradient_row(const PartGradient& g, const double* row, int64_t inner, int64
     output[i] = exp(row[i] - g.reference) * (g.inner_slope * (static_cast<double>(i) - g.inner_mean) + row_term);
 }
 
-template <typename T>
+template <bool streams, typename T>
 void backward(const Grid& grid, const T* volume, const PartGradient* gradients, int64_t parts, int64_t begin,
               int64_t end, const Grid& output_grid, T* output) {
   for (int64_t o = begin; o < end; ++o) {
@@ -209,13 +216,21 @@ void backward(const Grid& grid, const T* volume, const PartGradient* gradients, 
       T* to = output + o * output_grid.outer_stride + m * output_grid.middle_stride;
       for (int64_t p = 0; p < parts; ++p, from += grid.part_stride, to += output_grid.part_stride) {
         if (gradients[p].read) {
-          gradient_row(gradients[p], from, grid.inner, m, o, to);
+          gradient_row<streams>(gradients[p], from, grid.inner, m, o, to);
         } else {
           memset(to, 0, static_cast<size_t>(grid.inner) * sizeof(T));
         }
       }
     }
   }
+}
+
+// Whether every row of the gradient begins where a vector may be streamed to and is whole vectors.
+template <typename T>
+bool can_stream(const Grid& grid, const T* output) {
+  return sizeof(T) <= sizeof(float) && reinterpret_cast<uintptr_t>(output) % (lanes * sizeof(T)) == 0 &&
+         grid.inner % lanes == 0 && grid.part_stride % lanes == 0 && grid.outer_stride % lanes == 0 &&
+         grid.middle_stride % lanes == 0;
 }
 
 }  // namespace
@@ -232,10 +247,17 @@ void soft_argmax_3d(Storage storage, const Grid& grid, const void* volume, const
 }
 
 void soft_argmax_3d_backward(Storage storage, const Grid& grid, const void* volume, const PartGradient* gradients,
-                             int64_t parts, int64_t begin, int64_t end, const Grid& output_grid, void* output) {
+                             int64_t parts, int64_t begin, int64_t end, const Grid& output_grid, void* output,
+                             bool streams) {
   const auto run = [&](auto* typed) {
     using T = __typeof__(*typed);
-    backward<T>(grid, static_cast<const T*>(volume), gradients, parts, begin, end, output_grid, typed);
+    const auto* from = static_cast<const T*>(volume);
+    if (streams && can_stream(output_grid, typed)) {
+      backward<true>(grid, from, gradients, parts, begin, end, output_grid, typed);
+      finish_streams();
+    } else {
+      backward<false>(grid, from, gradients, parts, begin, end, output_grid, typed);
+    }
   };
   switch (storage) {
     case Storage::float64: return run(static_cast<double*>(output));

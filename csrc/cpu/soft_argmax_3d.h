@@ -32,8 +32,10 @@ struct PartGradient {
   void soft_argmax_3d(Storage storage, const Grid& grid, const void* volume, const int64_t* order, int64_t parts,    \
                       int64_t begin, int64_t end, Partial* partials, int64_t partial_stride);                        \
   /* Gradient of parts [0, parts) over outer rows [begin, end). */                                                   \
+  /* `streams`: it is too large to be found in a cache when it is read. */                                           \
   void soft_argmax_3d_backward(Storage storage, const Grid& grid, const void* volume, const PartGradient* gradients, \
-                               int64_t parts, int64_t begin, int64_t end, const Grid& output_grid, void* output);    \
+                               int64_t parts, int64_t begin, int64_t end, const Grid& output_grid, void* output,     \
+                               bool streams);                                                                        \
   }
 PARTNAS_FOR_EACH_CAPABILITY(PARTNAS_DECLARE)
 #undef PARTNAS_DECLARE

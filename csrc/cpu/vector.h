@@ -122,24 +122,24 @@ inline Floats load_some(const T* from, int64_t count, float fill) {
 
 inline void store(float* to, Floats v) { memcpy(to, &v, sizeof(v)); }
 
-inline void store(bfloat16* to, Floats v) {
+inline Halves rounded(Floats v, const bfloat16*) {
   const Words w = bit_cast<Words>(v);
-  const Words rounded = w + 0x7fffu + ((w >> 16) & 1u);
+  const Words sum = w + 0x7fffu + ((w >> 16) & 1u);
 #if defined(__AVX512F__)
-  const __m512i chosen = _mm512_mask_set1_epi32(bit_cast<__m512i>(rounded), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), 0x7fc00000);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
+  const __m512i chosen =
+      _mm512_mask_set1_epi32(bit_cast<__m512i>(sum), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), 0x7fc00000);
+  return bit_cast<Halves>(_mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
 #else
   const Words nan = (Words)(v != v);
-  const Halves h = __builtin_convertvector(((rounded & ~nan) | (0x7fc00000u & nan)) >> 16, Halves);
-  memcpy(to, &h, sizeof(h));
+  return __builtin_convertvector(((sum & ~nan) | (0x7fc00000u & nan)) >> 16, Halves);
 #endif
 }
 
-inline void store(float16* to, Floats v) {
+inline Halves rounded(Floats v, const float16*) {
 #if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  return bit_cast<Halves>(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__F16C__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  return bit_cast<Halves>(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 #else
   const Words w = bit_cast<Words>(v);
   const Words sign = (w >> 16) & 0x8000u;
@@ -153,9 +153,14 @@ inline void store(float16* to, Floats v) {
   Words result = (subnormal & small) | (normal & ~small);
   result = (0x7c00u & overflow) | (result & ~overflow);
   result = (0x7e00u & nan) | (result & ~nan);
-  const Halves h = __builtin_convertvector(result | sign, Halves);
-  memcpy(to, &h, sizeof(h));
+  return __builtin_convertvector(result | sign, Halves);
 #endif
+}
+
+template <typename T>
+inline void store(T* to, Floats v) {
+  const Halves h = rounded(v, to);
+  memcpy(to, &h, sizeof(h));
 }
 
 template <typename T>
@@ -163,6 +168,37 @@ inline void store_some(T* to, Floats v, int64_t count) {
   T buffer[lanes];
   store(buffer, v);
   memcpy(to, buffer, static_cast<size_t>(count) * sizeof(T));
+}
+
+// Stores past the caches: what is written this way is not read first. `to` is aligned to what is stored.
+inline void stream(float* to, Floats v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(to, v);
+#elif defined(__SSE2__)
+  _mm_stream_ps(to, v);
+#else
+  store(to, v);
+#endif
+}
+
+template <typename T>
+inline void stream(T* to, Floats v) {
+#if defined(__AVX512F__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), bit_cast<__m256i>(rounded(v, to)));
+#elif defined(__AVX2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), bit_cast<__m128i>(rounded(v, to)));
+#else
+  store(to, v);
+#endif
+}
+
+// Makes streamed stores visible to other threads.
+inline void finish_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 // --- exponential -----------------------------------------------------------------------------------------------------

@@ -140,6 +140,20 @@ def test_large_planes_and_many_pixels(served_by):
         check(y, order=[2, 0, 1], depth=8)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_outputs_too_large_for_the_caches(name, dtype):
+    # From 16 MB on, what is whole vectors is written past the caches, and the rest is not.
+    pixels = 17 << 20
+    for channels, depth in ((64, 1), (36, 1), (24, 8), (20, 5), (7, 1)):
+        width = pixels // channels // torch.empty((), dtype=dtype).element_size() // 13 + 1
+        x = numbers(channels, (1, 13, width), dtype)
+        order = permutation(channels // depth)
+        with implementation(name):
+            check(x, order=order, depth=depth)
+            check(x.contiguous(memory_format=torch.channels_last), order=order, depth=depth)
+
+
 def test_unaligned_memory(served_by):
     x = numbers(24, (2, 9, 11), torch.uint8).contiguous(memory_format=torch.channels_last)
     storage = torch.empty(x.numel() + 7, dtype=torch.uint8)

@@ -159,6 +159,24 @@ def test_volumes_of_several_segments(served_by, dtype, layout):
     check(LAYOUTS[layout](logits((1, 2, 41, 48, 40), dtype)), 2, precision(served_by, dtype))
 
 
+@pytest.mark.parametrize("layout", ["4-D", "channels-last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_gradients_too_large_for_the_caches_are_those_of_each_sample(name, dtype, layout):
+    # From 16 MB on, rows of whole vectors are written past the caches.
+    for depth, width in ((48, 64), (47, 63)):
+        volume = logits((9, 2, depth, 160, width), dtype)
+        heatmaps = LAYOUTS[layout](volume)
+        assert heatmaps.numel() * heatmaps.element_size() > 16 << 20
+
+        def gradient(x):
+            leaf = x.detach().requires_grad_()
+            return torch.autograd.grad(soft_argmax_3d(leaf, 2)[..., 0].sum(), leaf)[0]
+
+        with implementation(name):
+            assert torch.equal(gradient(heatmaps), torch.cat([gradient(heatmaps[i : i + 1]) for i in range(9)]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
 def test_the_kernels_are_no_less_exact_than_plain_pytorch(name, dtype):
