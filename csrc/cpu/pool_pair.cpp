@@ -28,6 +28,7 @@ inline Window window(int64_t output, int64_t stride, int64_t size) {
 template <int rows, typename T>
 void reduce_rows(const T* from, int64_t elements, float* maxima, float* sums) {
   for_vectors(elements, [&](int64_t i, auto part) {
+    prefetch(from + (rows - 1) * elements + i);
     Floats largest = part.get(from + i), sum = largest;
     for (int r = 1; r < rows; ++r) {
       const Floats v = part.get(from + r * elements + i);
@@ -104,6 +105,9 @@ void add_windows(const T* x, int64_t row, int64_t channels, int64_t elements, co
                  const T* avg_gradient, float* const* lines) {
   const float scale = 1.0f / static_cast<float>(rows * columns);
   for_vectors(elements, [&](int64_t i, auto part) {
+    prefetch(x + (rows - 1) * row + i);
+    prefetch(max_gradient + i);
+    prefetch(avg_gradient + i);
     // A NaN counts as infinite once it has won, so that only another NaN wins over it.
     const Floats infinity = broadcast(INFINITY);
     Floats best = part.get(x + i);

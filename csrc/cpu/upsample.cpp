@@ -50,6 +50,7 @@ void forward(const UpsampleShape& s, const T* small, int64_t begin, int64_t end,
     const Blend rows = blend(r % large_height, s.height, s.factor);
     const T *first = image + rows.first * row, *second = image + rows.second * row;
     for_vectors(row, [&](int64_t i, auto part) {
+      prefetch(second + i);
       part.put(line + i, part.get(first + i) * rows.first_weight + part.get(second + i) * rows.second_weight);
     });
     const auto between = s.factor == 2 ? between_columns<2, T> : between_columns<4, T>;
@@ -84,6 +85,7 @@ inline Taps moved(Taps t, int64_t by) {
 template <int count, typename From, typename To>
 void add_up(const From* from, int64_t step, const float* weight, int64_t elements, To* to) {
   for_vectors(elements, [&](int64_t i, auto part) {
+    prefetch(from + (count - 1) * step + i);
     Floats sum{};
     for (int t = 0; t < count; ++t) sum += part.get(from + t * step + i) * weight[t];
     part.put(to + i, sum);
