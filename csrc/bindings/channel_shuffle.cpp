@@ -173,7 +173,7 @@ Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t
   char* to = static_cast<char*>(output.data_ptr());
   const int64_t groups = channels_last ? x.numel() / x.size(1) : x.size(0);
   const int64_t run_bytes = x.numel() / groups / runs * static_cast<int64_t>(x.element_size());
-  const bool streams = groups * runs * run_bytes >= past_caches;
+  const bool streams = larger_than_cache(groups * runs * run_bytes);
   if (run_bytes >= long_run) {
     copy_runs(from, to, order, groups, run_bytes, streams);
   } else {

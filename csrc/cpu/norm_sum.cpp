@@ -98,15 +98,6 @@ void reduce(const RowShape& shape, const T* gradient, const Branch* branches, in
   });
 }
 
-template <typename T, bool streams, typename Part>
-inline void write(T* to, Floats v, Part part) {
-  if constexpr (streams && sizeof(Part) == sizeof(Whole)) {
-    stream(to, v);
-  } else {
-    part.put(to, v);
-  }
-}
-
 template <typename T, bool streams>
 void apply(const RowShape& shape, const T* gradient, const float* mean, const Branch* branches, int64_t count,
            int64_t begin, int64_t end, float* scratch) {
@@ -132,7 +123,7 @@ void apply(const RowShape& shape, const T* gradient, const float* mean, const Br
           if (branch.x == nullptr) {
             for (int r = 0; r < rows.count; ++r) {
               const int64_t o = offset + r * row + i;
-              write<T, streams>(to + o, slope * part.get(g + o), part);
+              write<streams>(to + o, slope * part.get(g + o), part);
             }
             return;
           }
@@ -140,7 +131,7 @@ void apply(const RowShape& shape, const T* gradient, const float* mean, const Br
           for (int r = 0; r < rows.count; ++r) {
             const int64_t o = offset + r * row + i;
             prefetch(x + o);
-            write<T, streams>(to + o, slope * part.get(scratch + o) - curve * (part.get(x + o) - center), part);
+            write<streams>(to + o, slope * part.get(scratch + o) - curve * (part.get(x + o) - center), part);
           }
         });
       });
@@ -188,10 +179,7 @@ void norm_sum_reduce(Storage storage, const RowShape& shape, const void* gradien
 
 void norm_sum_backward(Storage storage, const RowShape& shape, const void* gradient, const float* mean,
                        const Branch* branches, int64_t count, int64_t begin, int64_t end, bool streams, float* scratch) {
-  constexpr uintptr_t vector_bytes = lanes * sizeof(float);
-  streams = streams && shape.length % lanes == 0;
-  for (int64_t k = 0; k < count; ++k)
-    streams = streams && reinterpret_cast<uintptr_t>(branches[k].gradient) % vector_bytes == 0;
+  for (int64_t k = 0; k < count; ++k) streams = streams && can_stream(branches[k].gradient, shape.length);
   with_storage(storage, [&](auto* typed) {
     using T = __typeof__(*typed);
     const auto run = streams ? apply<T, true> : apply<T, false>;

@@ -59,6 +59,20 @@ inline void prefetch(const T* x) {
   __builtin_prefetch(reinterpret_cast<const char*>(x) + 16384, 0, 2);
 }
 
+// Whether every whole vector of rows of `length` elements from there on is aligned.
+inline bool can_stream(const void* to, int64_t length) {
+  return length % lanes == 0 && reinterpret_cast<uintptr_t>(to) % (lanes * sizeof(float)) == 0;
+}
+
+template <bool streams, typename T, typename Part>
+inline void write(T* to, Floats v, Part part) {
+  if constexpr (streams && sizeof(Part) == sizeof(Whole)) {
+    stream(to, v);
+  } else {
+    part.put(to, v);
+  }
+}
+
 // Elements of a run of rows that stays in the first cache: at least `rows` of them, a multiple of four.
 inline int64_t chunk_of(int64_t length, int64_t elements, int64_t rows) {
   const int64_t fitting = elements / (length > 0 ? length : 1) / 4 * 4;

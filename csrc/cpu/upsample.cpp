@@ -24,7 +24,7 @@ inline Blend blend(int64_t position, int64_t size, int64_t factor) {
   return {pixel, pixel + 1 < size ? pixel + 1 : pixel, 1 - place, place};
 }
 
-template <int factor, typename T>
+template <int factor, bool streams, typename T>
 void between_columns(const float* line, int64_t width, int64_t channels, T* to) {
   for (int64_t x = 0; x < width; ++x) {
     const float* here = line + x * channels;
@@ -35,14 +35,14 @@ void between_columns(const float* line, int64_t width, int64_t channels, T* to) 
       const Floats a = part.get(before + i), b = part.get(here + i), c = part.get(after + i);
       for (int phase = 0; phase < factor; ++phase) {
         const float place = (phase + 0.5f) / factor - 0.5f;
-        part.put(output + phase * channels + i,
-                 place < 0 ? a * -place + b * (1 + place) : b * (1 - place) + c * place);
+        const Floats v = place < 0 ? a * -place + b * (1 + place) : b * (1 - place) + c * place;
+        write<streams>(output + phase * channels + i, v, part);
       }
     });
   }
 }
 
-template <typename T>
+template <bool streams, typename T>
 void forward(const UpsampleShape& s, const T* small, int64_t begin, int64_t end, float* line, T* large) {
   const int64_t row = s.width * s.channels, large_height = s.factor * s.height;
   for (int64_t r = begin; r < end; ++r) {
@@ -53,7 +53,7 @@ void forward(const UpsampleShape& s, const T* small, int64_t begin, int64_t end,
       prefetch(second + i);
       part.put(line + i, part.get(first + i) * rows.first_weight + part.get(second + i) * rows.second_weight);
     });
-    const auto between = s.factor == 2 ? between_columns<2, T> : between_columns<4, T>;
+    const auto between = s.factor == 2 ? between_columns<2, streams, T> : between_columns<4, streams, T>;
     between(line, s.width, s.channels, large + r * s.factor * row);
   }
 }
@@ -122,12 +122,15 @@ void backward(const UpsampleShape& s, const T* large, int64_t begin, int64_t end
 
 }  // namespace
 
-void upsample(Storage storage, const UpsampleShape& shape, const void* small, int64_t begin, int64_t end, float* line,
-              void* large) {
+void upsample(Storage storage, const UpsampleShape& shape, const void* small, int64_t begin, int64_t end, bool streams,
+              float* line, void* large) {
+  streams = streams && can_stream(large, shape.channels);
   with_storage(storage, [&](auto* typed) {
     using T = __typeof__(*typed);
-    forward(shape, static_cast<const T*>(small), begin, end, line, static_cast<T*>(large));
+    const auto run = streams ? forward<true, T> : forward<false, T>;
+    run(shape, static_cast<const T*>(small), begin, end, line, static_cast<T*>(large));
   });
+  if (streams) finish_streams();
 }
 
 void upsample_backward(Storage storage, const UpsampleShape& shape, const void* large, int64_t begin, int64_t end,

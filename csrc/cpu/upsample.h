@@ -13,14 +13,15 @@ struct UpsampleShape {
   int64_t channels, height, width, factor;
 };
 
-#define PARTNAS_DECLARE(capability)                                                                                 \
-  namespace capability {                                                                                            \
-  /* Rows [begin, end) of the large map from the small one; line of width * channels floats. */                     \
-  void upsample(Storage storage, const UpsampleShape& shape, const void* small, int64_t begin, int64_t end,         \
-                float* line, void* large);                                                                          \
-  /* Rows [begin, end) of the small map's gradient; line of factor * width * channels floats. */                    \
+#define PARTNAS_DECLARE(capability)                                                                                  \
+  namespace capability {                                                                                             \
+  /* Rows [begin, end) of the large map from the small one; line of width * channels floats. `streams`: the map is   \
+     too large to be found in a cache when it is read. */                                                            \
+  void upsample(Storage storage, const UpsampleShape& shape, const void* small, int64_t begin, int64_t end,          \
+                bool streams, float* line, void* large);                                                             \
+  /* Rows [begin, end) of the small map's gradient; line of factor * width * channels floats. */                     \
   void upsample_backward(Storage storage, const UpsampleShape& shape, const void* large, int64_t begin, int64_t end, \
-                         float* line, void* small);                                                                 \
+                         float* line, void* small);                                                                  \
   }
 PARTNAS_FOR_EACH_CAPABILITY(PARTNAS_DECLARE)
 #undef PARTNAS_DECLARE

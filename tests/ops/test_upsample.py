@@ -159,6 +159,10 @@ def test_another_factor_is_refused(backend):
         upsample(random_map((1, 2, 3, 4)), 3)
 
 
+def test_an_output_larger_than_the_caches(backend):
+    check(random_map((2, 48, 60, 64)), 4)
+
+
 @only_native
 @pytest.mark.parametrize("factor", [2, 4])
 @pytest.mark.parametrize("name", LESSER_SETS)
