@@ -24,6 +24,12 @@ STABLE_TORCH_LIBRARY(partnas, m) {
       "Tensor? statistics, Tensor? scale, Tensor? shift, float eps, bool relu, int[] needs, bool before_norm) -> "
       "Tensor[]");
 
+  // maps F x [B, C_in, H, W], weight [F, C_out, C_in] -> F maps of C_out channels. Backward: `needs` tells for each map
+  // and for the weight whether to form its gradient; those are returned, in that order. Without the weight's the maps may
+  // be left out.
+  m.def("pointwise(Tensor[] maps, Tensor weight) -> Tensor[]");
+  m.def("pointwise_backward(Tensor[] gradients, Tensor[] maps, Tensor weight, int[] needs) -> Tensor[]");
+
   // maps [B, C, H, W], of any sizes but of the same C -> statistics [K, 2, C]: mean, biased variance
   m.def("norm_stats(Tensor[] maps) -> Tensor");
 

@@ -6,8 +6,9 @@ from partnas import flops
 from partnas.genotype import Genotype
 from partnas.nn import DeconvNet, PartNet, PoseResNet50
 from partnas.nn.layout import cell_layouts, stem_channels
-from partnas.nn.primitives import SeparableConv, pointwise, preprocessing
+from partnas.nn.primitives import SeparableConv, preprocessing
 from partnas.ops import native, use_backend
+from partnas.ops.pointwise import pointwise
 from partnas.space import SearchSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -275,11 +275,6 @@ Tensor as_vector(const std::vector<double>& from, int64_t first, int64_t count, 
   return result;
 }
 
-void zero(const Tensor& t) {
-  auto* bytes = static_cast<char*>(t.data_ptr());
-  std::fill(bytes, bytes + t.numel() * static_cast<int64_t>(t.element_size()), 0);
-}
-
 std::vector<Tensor> depthwise_bank_backward(std::vector<Tensor> gradients, Tensor input, std::vector<Tensor> weights,
                                             std::vector<int64_t> dilations, int64_t stride,
                                             std::optional<Tensor> statistics, std::optional<Tensor> scale,

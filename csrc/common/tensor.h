@@ -61,6 +61,11 @@ inline Storage storage_of(const Tensor& x, const char* name) {
   }
 }
 
+inline void zero(const Tensor& t) {
+  auto* bytes = static_cast<char*>(t.data_ptr());
+  std::fill(bytes, bytes + t.numel() * static_cast<int64_t>(t.element_size()), 0);
+}
+
 // Fresh memory costs a page fault every 4 KB on its first write, more than the write itself; huge pages make it 2 MB.
 inline void advise_huge_pages(const Tensor& x) {
 #if defined(MADV_HUGEPAGE)

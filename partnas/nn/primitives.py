@@ -1,6 +1,5 @@
 """The layers that cells are made of. Networks are channels-last; every layer takes and gives ``(B, C, H, W)``."""
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
@@ -25,21 +24,6 @@ def batch_norm(channels: int, searching: bool) -> nn.BatchNorm2d:
 def uniform_parameter(*shape: int, fan_in: int) -> nn.Parameter:
     """A weight drawn as PyTorch draws a convolution's: uniform within ``1 / sqrt(fan_in)``."""
     return nn.Parameter(torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
-
-
-def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> list[torch.Tensor]:
-    """1x1 convolutions of many maps, each with its own matrix.
-
-    Args:
-        maps: F tensors ``(B, C_in, H, W)`` of one shape.
-        weight: ``(F, C_out, C_in)``.
-
-    Returns:
-        F maps ``(B, C_out, H, W)``, channels-last.
-    """
-    if torch.is_grad_enabled():
-        return list(_Pointwise.apply(weight, *maps))
-    return _pointwise(weight, maps)
 
 
 def every_second(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -148,37 +132,3 @@ def preprocessing(channels_in: int, channels_out: int, factor: Fraction, searchi
         return FactorisedReduction(channels_in, channels_out, searching)
     layer = ReluConvNorm(channels_in, channels_out, searching)
     return layer if factor == 1 else nn.Sequential(layer, Upsample(int(factor)))
-
-
-class _Pointwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, weight, *maps):
-        ctx.save_for_backward(weight, *maps)
-        return tuple(_pointwise(weight, maps))
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, *gradients):
-        weight, *maps = ctx.saved_tensors
-        needs_weight, *needs_maps = ctx.needs_input_grad
-        weight_gradient = torch.empty_like(weight) if needs_weight else None
-        map_gradients = []
-        for f, (gradient, x) in enumerate(zip(gradients, maps, strict=True)):
-            rows = _as_rows(gradient)
-            map_gradients.append(_as_map(rows @ weight[f], x) if needs_maps[f] else None)
-            if needs_weight:
-                torch.mm(rows.t(), _as_rows(x), out=weight_gradient[f])
-        return weight_gradient, *map_gradients
-
-
-def _pointwise(weight: torch.Tensor, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [_as_map(_as_rows(x) @ matrix.t(), x) for x, matrix in zip(maps, weight.unbind(0), strict=True)]
-
-
-def _as_rows(x: torch.Tensor) -> torch.Tensor:
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _as_map(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    batch, _, height, width = like.shape
-    return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)

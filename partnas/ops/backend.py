@@ -20,6 +20,7 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
     "soft_argmax_3d": ("cpu",),
     "channel_shuffle": ("cpu",),
     "depthwise_bank": ("cpu",),
+    "pointwise": ("cpu",),
     "pool_pair": ("cpu",),
     "norm_sum": ("cpu",),
     "upsample": ("cpu",),

@@ -6,6 +6,7 @@ from fvcore.nn.jit_handles import get_shape
 
 from partnas.ops.channel_shuffle import flops as channel_shuffle_flops
 from partnas.ops.depthwise_bank import flops as depthwise_bank_flops
+from partnas.ops.pointwise import flops as pointwise_flops
 from partnas.ops.soft_argmax_3d import flops as soft_argmax_3d_flops
 from partnas.ops.upsample import flops as upsample_flops
 
@@ -21,6 +22,7 @@ def fvcore_handles() -> dict[str, Callable]:
         "partnas::soft_argmax_3d": lambda inputs, outputs: soft_argmax_3d_flops(get_shape(inputs[0])),
         "partnas::channel_shuffle": lambda inputs, outputs: channel_shuffle_flops(),
         "partnas::depthwise_bank": _count_depthwise_bank,
+        "partnas::pointwise": _count_pointwise,
         "partnas::norm_stats": lambda inputs, outputs: 0,
         "partnas::norm_sum": lambda inputs, outputs: 0,
         "partnas::pool_pair": lambda inputs, outputs: 0,
@@ -34,3 +36,8 @@ def _count_depthwise_bank(inputs, outputs):
     x, weights, _, stride = inputs[:4]
     sizes = [get_shape(weight)[-1] for weight in weights.node().inputs()]
     return depthwise_bank_flops(get_shape(x), sizes, stride.toIValue())
+
+
+def _count_pointwise(inputs, outputs):
+    maps, weight = inputs
+    return pointwise_flops(get_shape(next(maps.node().inputs())), get_shape(weight))

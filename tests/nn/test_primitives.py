@@ -14,7 +14,6 @@ from partnas.nn.primitives import (
     Stem,
     Upsample,
     every_second,
-    pointwise,
     preprocessing,
 )
 
@@ -122,44 +121,3 @@ def test_upsampling_and_a_1x1_convolution_commute():
     weight = torch.randn(3, 6, 1, 1, dtype=torch.float64)
     up = Upsample(4)
     torch.testing.assert_close(up(F.conv2d(x, weight)), F.conv2d(up(x), weight), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("batch", [0, 1, 3])
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_pointwise_is_a_1x1_convolution_of_each_map(batch, channels_last):
-    torch.manual_seed(0)
-    maps = [torch.randn(batch, 5, 3, 4, dtype=torch.float64) for _ in range(3)]
-    if channels_last:
-        maps = [x.contiguous(memory_format=torch.channels_last) for x in maps]
-    weight = torch.randn(3, 2, 5, dtype=torch.float64)
-    inputs = [weight.requires_grad_(), *(x.requires_grad_() for x in maps)]
-    found = pointwise(maps, weight)
-    expected = [F.conv2d(x, w[:, :, None, None]) for x, w in zip(maps, weight, strict=True)]
-    gradients = [torch.randn_like(value) for value in expected]
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours.is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    for ours, theirs in zip(
-        torch.autograd.grad(found, inputs, gradients), torch.autograd.grad(expected, inputs, gradients), strict=True
-    ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    with torch.no_grad():
-        for ours, theirs in zip(pointwise(maps, weight), expected, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-
-
-def test_gradcheck_of_pointwise():
-    weight = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    maps = [torch.randn(2, 4, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    assert torch.autograd.gradcheck(lambda w, *xs: tuple(pointwise(xs, w)), (weight, *maps))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_pointwise_in_half_precision(dtype):
-    torch.manual_seed(0)
-    x, weight = torch.randn(2, 16, 5, 3), torch.randn(1, 8, 16)
-    (found,) = pointwise([x.to(dtype)], weight.to(dtype))
-    usual = F.conv2d(x.to(dtype), weight[0, :, :, None, None].to(dtype))
-    truth = F.conv2d(x.to(dtype).double(), weight[0, :, :, None, None].to(dtype).double())
-    assert found.dtype == dtype
-    assert (found - truth).abs().max() <= 2 * (usual - truth).abs().max() + torch.finfo(dtype).eps

@@ -1,0 +1,227 @@
+// pointwise on the CPU: layouts, allocation and threads around the kernels of csrc/cpu/pointwise.cpp.
+#include "cpu/pointwise.h"
+
+#include <optional>
+#include <vector>
+
+#include "common/channels_last.h"
+
+namespace partnas {
+namespace {
+
+using torch::stable::parallel_for;
+
+// Multiply-adds that are worth a thread, and tasks to share out; sums are cut by the shapes alone, so that they do not
+// depend on the threads.
+constexpr int64_t grain_products = 1 << 18;
+constexpr int64_t enough_tasks = 32;
+
+struct Kernels {
+  decltype(&baseline::pointwise_room) room;
+  decltype(&baseline::pointwise_scratch) scratch;
+  decltype(&baseline::pack_pointwise) pack;
+  decltype(&baseline::pointwise) run;
+};
+
+#define PARTNAS_KERNELS(capability)                                                                    \
+  Kernels {                                                                                            \
+    capability::pointwise_room, capability::pointwise_scratch, capability::pack_pointwise, capability::pointwise \
+  }
+
+// The kernels of the vectors that `channels` fill best.
+Kernels kernels_for(int64_t channels) {
+#if defined(__x86_64__)
+  if (capability() == Capability::avx512 && avx512::pointwise_room(channels) == avx2::pointwise_room(channels))
+    return PARTNAS_KERNELS(avx512);
+  if (capability() != Capability::baseline) return PARTNAS_KERNELS(avx2);
+#endif
+  (void)channels;
+  return PARTNAS_KERNELS(baseline);
+}
+
+// Maps of one shape and dtype, channels-last. A map that comes again is not copied again.
+class Maps {
+ public:
+  Maps(const std::vector<Tensor>& maps, const char* name) {
+    const Tensor& first = maps[0];
+    STD_TORCH_CHECK(first.dim() == 4, name, ": maps must be (B, C, H, W), got ", first.dim(), " dimensions");
+    storage = storage_of(first, name);
+    STD_TORCH_CHECK(storage != Storage::float64, name, ": float64 maps are left to the reference");
+    batch = first.size(0), channels = first.size(1), height = first.size(2), width = first.size(3);
+    for (size_t f = 0; f < maps.size(); ++f) {
+      STD_TORCH_CHECK(maps[f].dim() == 4 && maps[f].scalar_type() == first.scalar_type(), name,
+                      ": all maps must be (B, C, H, W) of one dtype");
+      for (int64_t d = 0; d < 4; ++d)
+        STD_TORCH_CHECK(maps[f].size(d) == first.size(d), name, ": all maps must have one shape");
+      kept_.push_back(f > 0 && same(maps[f], maps[f - 1]) ? kept_.back() : channels_last(maps[f], name));
+    }
+  }
+
+  int64_t pixels() const { return batch * height * width; }
+  const void* operator[](int64_t f) const { return kept_[static_cast<size_t>(f)].data_ptr(); }
+  // A new map beside these.
+  Tensor empty(int64_t of_channels) const {
+    return empty_map(batch, of_channels, height, width, kept_[0].scalar_type());
+  }
+
+  Storage storage;
+  int64_t batch, channels, height, width;
+
+ private:
+  static bool same(const Tensor& a, const Tensor& b) {
+    if (a.data_ptr() != b.data_ptr()) return false;
+    for (int64_t d = 0; d < 4; ++d)
+      if (a.stride(d) != b.stride(d)) return false;
+    return true;
+  }
+
+  std::vector<Tensor> kept_;
+};
+
+Tensor checked_weight(const Tensor& weight, size_t maps, const char* name) {
+  STD_TORCH_CHECK(weight.dim() == 3 && weight.size(0) == static_cast<int64_t>(maps), name,
+                  ": weight must be (F, C_out, C_in) with a matrix for each of the ", maps, " maps");
+  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float, name, ": weight must be float32");
+  return weight.is_contiguous() ? weight : contiguous_copy(weight);
+}
+
+// How the pixels of `count` maps are cut: each into `pieces`.
+struct Cut {
+  int64_t count, pixels, pieces, grain;
+
+  Cut(int64_t count, int64_t pixels, const PointwiseShape& shape) : count(count), pixels(pixels) {
+    const int64_t products = std::max<int64_t>(1, pixels * shape.in * shape.out);
+    pieces = std::clamp<int64_t>(products / grain_products, 1, std::max<int64_t>(1, enough_tasks / count));
+    grain = std::max<int64_t>(1, grain_products * pieces / products);
+  }
+
+  // job(f, piece, begin, end, scratch) for every piece of every map.
+  template <typename Job>
+  void run(int64_t scratch_elements, const Job& job) const {
+    parallel_for(0, count * pieces, grain, [&](int64_t first, int64_t last) {
+      std::vector<float> scratch(static_cast<size_t>(scratch_elements));
+      for (int64_t task = first; task < last; ++task) {
+        const int64_t piece = task % pieces;
+        job(task / pieces, task, pixels * piece / pieces, pixels * (piece + 1) / pieces, scratch.data());
+      }
+    });
+  }
+};
+
+// The matrices of all maps, `stride` floats apart.
+std::vector<float> packed(const Kernels& kernels, const PointwiseShape& shape, const Tensor& weight, int64_t out_stride,
+                          int64_t in_stride) {
+  const int64_t count = weight.size(0), size = shape.in * shape.out, room = shape.in * kernels.room(shape.out);
+  std::vector<float> result(static_cast<size_t>(count * room));
+  const auto* from = static_cast<const float*>(weight.data_ptr());
+  parallel_for(0, count, std::max<int64_t>(1, grain_products / 16 / std::max<int64_t>(1, size)), [&](int64_t begin, int64_t end) {
+    for (int64_t f = begin; f < end; ++f)
+      kernels.pack(shape, from + f * size, out_stride, in_stride, result.data() + f * room);
+  });
+  return result;
+}
+
+std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight) {
+  weight = checked_weight(weight, inputs.size(), "pointwise");
+  std::vector<Tensor> outputs;
+  if (inputs.empty()) return outputs;
+  const Maps maps(inputs, "pointwise");
+  STD_TORCH_CHECK(weight.size(2) == maps.channels, "pointwise: weight must be (F, C_out, ", maps.channels, ")");
+  const PointwiseShape shape{maps.storage, maps.channels, weight.size(1)};
+  std::vector<void*> to;
+  for (size_t f = 0; f < inputs.size(); ++f) {
+    outputs.push_back(maps.empty(shape.out));
+    to.push_back(outputs.back().data_ptr());
+  }
+  if (outputs[0].numel() == 0) return outputs;
+
+  const Kernels kernels = kernels_for(shape.out);
+  const std::vector<float> matrices = packed(kernels, shape, weight, shape.in, 1);
+  const int64_t room = shape.in * kernels.room(shape.out);
+  const Cut cut(weight.size(0), maps.pixels(), shape);
+  cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, int64_t begin, int64_t end, float* scratch) {
+    const PointwiseMaps of{maps[f], nullptr, to[static_cast<size_t>(f)], nullptr};
+    kernels.run(shape, of, matrices.data() + f * room, begin, end, scratch);
+  });
+  return outputs;
+}
+
+// Adds the sums of a map's pieces.
+void add_pieces(const float* sums, const Cut& cut, const PointwiseShape& shape, int64_t room, int64_t f, float* to) {
+  const int64_t stride = shape.in * room;
+  sums += f * cut.pieces * stride;
+  to += f * shape.in * shape.out;
+  for (int64_t i = 0; i < shape.in; ++i)
+    for (int64_t o = 0; o < shape.out; ++o) {
+      double total = 0;
+      for (int64_t piece = 0; piece < cut.pieces; ++piece) total += sums[piece * stride + i * room + o];
+      to[i * shape.out + o] = static_cast<float>(total);
+    }
+}
+
+std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vector<Tensor> inputs, Tensor weight,
+                                       std::vector<int64_t> needs) {
+  const char* name = "pointwise_backward";
+  weight = checked_weight(weight, gradients.size(), name);
+  STD_TORCH_CHECK(needs.size() == gradients.size() + 1, name, ": give needs for each map and the weight");
+  const bool needs_weight = needs.back();
+  STD_TORCH_CHECK(!needs_weight || inputs.size() == gradients.size(), name,
+                  ": the gradient of the weight needs a map for each gradient");
+  std::vector<Tensor> found;
+  Tensor weight_gradient;
+  if (needs_weight) weight_gradient = empty({weight.size(0), weight.size(1), weight.size(2)}, ScalarType::Float);
+  if (gradients.empty()) return needs_weight ? std::vector<Tensor>{weight_gradient} : found;
+
+  const Maps upstream(gradients, name);
+  STD_TORCH_CHECK(weight.size(1) == upstream.channels, name, ": weight must be (F, ", upstream.channels, ", C_in)");
+  const PointwiseShape shape{upstream.storage, upstream.channels, weight.size(2)};
+  std::vector<void*> to;
+  for (size_t f = 0; f < gradients.size(); ++f) {
+    if (needs[f]) found.push_back(upstream.empty(shape.out));
+    to.push_back(needs[f] ? found.back().data_ptr() : nullptr);
+  }
+  std::vector<const void*> with(gradients.size(), nullptr);
+  std::optional<Maps> maps;
+  if (needs_weight) {
+    const Maps& x = maps.emplace(inputs, name);
+    STD_TORCH_CHECK(x.storage == upstream.storage && x.batch == upstream.batch && x.channels == shape.out &&
+                        x.height == upstream.height && x.width == upstream.width,
+                    name, ": a gradient is not like its map");
+    for (size_t f = 0; f < with.size(); ++f) with[f] = x[static_cast<int64_t>(f)];
+  }
+
+  const int64_t count = weight.size(0), pixels = upstream.pixels();
+  if (count * pixels * shape.in * shape.out == 0) {
+    for (const Tensor& t : found) zero(t);
+    if (needs_weight) zero(weight_gradient);
+  } else {
+    const Kernels kernels = kernels_for(shape.out);
+    const int64_t room = kernels.room(shape.out), stride = shape.in * room;
+    const Cut cut(count, pixels, shape);
+    std::vector<float> matrices, sums;
+    if (!found.empty()) matrices = packed(kernels, shape, weight, 1, shape.out);
+    if (needs_weight) sums.resize(static_cast<size_t>(count * cut.pieces * stride));
+    cut.run(kernels.scratch(shape), [&](int64_t f, int64_t task, int64_t begin, int64_t end, float* scratch) {
+      const auto at = static_cast<size_t>(f);
+      const PointwiseMaps of{upstream[f], with[at], to[at], needs_weight ? sums.data() + task * stride : nullptr};
+      kernels.run(shape, of, matrices.data() + f * stride, begin, end, scratch);
+    });
+    if (needs_weight) {
+      auto* total = static_cast<float*>(weight_gradient.data_ptr());
+      parallel_for(0, count, std::max<int64_t>(1, grain_products / 16 / (cut.pieces * stride)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t f = begin; f < end; ++f) add_pieces(sums.data(), cut, shape, room, f, total);
+                   });
+    }
+  }
+  if (needs_weight) found.push_back(weight_gradient);
+  return found;
+}
+
+}  // namespace
+}  // namespace partnas
+
+STABLE_TORCH_LIBRARY_IMPL(partnas, CPU, m) {
+  m.impl("pointwise", TORCH_BOX(&partnas::pointwise));
+  m.impl("pointwise_backward", TORCH_BOX(&partnas::pointwise_backward));
+}

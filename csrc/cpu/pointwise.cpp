@@ -1,0 +1,235 @@
+// 1x1 convolutions: products of many pixels by a small matrix.
+//
+// The output channels of a block of pixels stay in registers while the input channels go by: one row of the packed
+// matrix is loaded, and each pixel's number is spread over it. Stores are always whole vectors: what runs over the end of
+// a pixel is overwritten by the next one, for pixels go in order and the last vectors of each come first; only where
+// nothing follows is a pixel stored piece by piece. Sums for the weights keep a block of the matrix in registers while the
+// pixels of a chunk go by. A chunk stays in the first cache, so the gradient is fetched once for both of its products.
+// Types other than float are widened a chunk at a time.
+#include "cpu/pointwise.h"
+
+#include "cpu/rows.h"
+
+// Loops over registers must leave no index behind, or the registers become memory.
+#define PARTNAS_UNROLL _Pragma("GCC unroll 16")
+
+namespace partnas::PARTNAS_CAPABILITY {
+namespace {
+
+// Vectors of a block, and its pixels: the sums and a row of the matrix fill the registers.
+constexpr int widest = lanes == 16 ? 4 : 2;
+template <int vectors>
+constexpr int pixels_of = lanes == 16 && vectors > 1 ? 24 / vectors : 12 / vectors;
+template <int vectors>
+constexpr int rows_of = (lanes == 16 ? 16 : 8) / vectors;
+
+constexpr int64_t chunk_elements = 1 << 12;
+constexpr int64_t least_chunk = 48;
+
+int64_t room_of(int64_t channels) { return (channels + lanes - 1) / lanes * lanes; }
+
+int64_t chunk_pixels(const PointwiseShape& shape) {
+  const int64_t fitting = chunk_elements / (shape.in + shape.out + 1) / 12 * 12;
+  return fitting > least_chunk ? fitting : least_chunk;
+}
+
+// f(first vector, constant number of vectors) over all vectors of `room` floats, the last ones first.
+template <int n>
+struct Vectors {
+  static constexpr int count = n;
+};
+
+template <int n, typename F>
+inline void from_the_last(int64_t vectors, const F& f) {
+  for (; vectors >= n; vectors -= n) f(vectors - n, Vectors<n>{});
+  if constexpr (n > 1) from_the_last<n - 1>(vectors, f);
+}
+
+// --- products --------------------------------------------------------------------------------------------------------
+
+template <int vectors, int pixels>
+__attribute__((always_inline)) inline void multiply(const float* x, int64_t in, const float* matrix,
+                                                    Floats (&sum)[pixels][vectors]) {
+  PARTNAS_UNROLL
+  for (int p = 0; p < pixels; ++p)
+    PARTNAS_UNROLL
+    for (int v = 0; v < vectors; ++v) sum[p][v] = Floats{};
+  for (int64_t k = 0; k < in; ++k, matrix += vectors * lanes) {
+    Floats row[vectors];
+    PARTNAS_UNROLL
+    for (int v = 0; v < vectors; ++v) row[v] = load(matrix + v * lanes);
+    PARTNAS_UNROLL
+    for (int p = 0; p < pixels; ++p)
+      PARTNAS_UNROLL
+      for (int v = 0; v < vectors; ++v) sum[p][v] += x[p * in + k] * row[v];
+  }
+}
+
+// One block of pixels, their channels from `first` on; `free` elements after its last pixel may be overwritten.
+template <int vectors, int pixels, typename T>
+inline void block(const PointwiseShape& shape, const float* x, const float* matrix, int64_t first, int64_t free, T* y) {
+  Floats sum[pixels][vectors];
+  multiply(x, shape.in, matrix, sum);
+  const int64_t over = first + vectors * lanes - shape.out;
+  y += first;
+  if (over <= free) {
+    PARTNAS_UNROLL
+    for (int p = 0; p < pixels; ++p)
+      PARTNAS_UNROLL
+      for (int v = 0; v < vectors; ++v) store(y + p * shape.out + v * lanes, sum[p][v]);
+    return;
+  }
+  Floats kept[pixels][vectors];
+  PARTNAS_UNROLL
+  for (int p = 0; p < pixels; ++p)
+    PARTNAS_UNROLL
+    for (int v = 0; v < vectors; ++v) kept[p][v] = sum[p][v];
+  for (int p = 0; p < pixels; ++p)
+    for (int v = 0; v < vectors; ++v) {
+      const int64_t left = shape.out - first - v * lanes;
+      T* to = y + p * shape.out + v * lanes;
+      left < lanes ? store_some(to, kept[p][v], left) : store(to, kept[p][v]);
+    }
+}
+
+// `pixels` rows of x to y; `free` elements after the last one may be overwritten.
+template <typename T>
+void multiply_chunk(const PointwiseShape& shape, const float* x, const float* packed, int64_t pixels, int64_t free,
+                    T* y) {
+  const int64_t in = shape.in, out = shape.out;
+  from_the_last<widest>(room_of(out) / lanes, [&](int64_t first, auto width) {
+    constexpr int vectors = decltype(width)::count, together = pixels_of<vectors>;
+    const float* matrix = packed + first * lanes * in;
+    if (pixels < together) {
+      for (int64_t p = 0; p < pixels; ++p)
+        block<vectors, 1>(shape, x + p * in, matrix, first * lanes, free + (pixels - p - 1) * out, y + p * out);
+      return;
+    }
+    for (int64_t next = 0; next < pixels; next += together) {
+      // The last block may do pixels again that the one before has done.
+      const int64_t p = next < pixels - together ? next : pixels - together;
+      block<vectors, together>(shape, x + p * in, matrix, first * lanes, free + (pixels - p - together) * out,
+                               y + p * out);
+    }
+  });
+}
+
+// --- sums over pixels ------------------------------------------------------------------------------------------------
+
+// sums[i][...] += sum over the pixels of x[i] * with[...]: `rows` rows of the sums, `vectors` vectors of each.
+template <int vectors, int rows, typename Load>
+inline void sum_block(const PointwiseShape& shape, const float* x, const float* with, int64_t pixels, const Load& get,
+                      float* sums, int64_t room) {
+  Floats sum[rows][vectors];
+  PARTNAS_UNROLL
+  for (int i = 0; i < rows; ++i)
+    PARTNAS_UNROLL
+    for (int v = 0; v < vectors; ++v) sum[i][v] = Floats{};
+  for (int64_t p = 0; p < pixels; ++p, x += shape.in, with += shape.out) {
+    Floats value[vectors];
+    PARTNAS_UNROLL
+    for (int v = 0; v < vectors; ++v) value[v] = get(with, v);
+    PARTNAS_UNROLL
+    for (int i = 0; i < rows; ++i)
+      PARTNAS_UNROLL
+      for (int v = 0; v < vectors; ++v) sum[i][v] += x[i] * value[v];
+  }
+  PARTNAS_UNROLL
+  for (int i = 0; i < rows; ++i)
+    PARTNAS_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      float* to = sums + i * room + v * lanes;
+      store(to, load(to) + sum[i][v]);
+    }
+}
+
+template <int vectors, int rows, typename Load>
+inline void sum_rows(const PointwiseShape& shape, int64_t row, const float* x, const float* with, int64_t pixels,
+                     const Load& get, float* sums, int64_t room) {
+  for (; row + rows <= shape.in; row += rows)
+    sum_block<vectors, rows>(shape, x + row, with, pixels, get, sums + row * room, room);
+  if constexpr (rows > 1) sum_rows<vectors, rows / 2>(shape, row, x, with, pixels, get, sums, room);
+}
+
+// No more than `readable` floats from `with` on are read.
+void sum_chunk(const PointwiseShape& shape, const float* x, const float* with, int64_t pixels, int64_t readable,
+               float* sums) {
+  const int64_t out = shape.out, room = room_of(out);
+  int64_t whole = pixels;
+  while (whole > 0 && (whole - 1) * out + room > readable) --whole;
+  from_the_last<widest>(room / lanes, [&](int64_t first, auto width) {
+    constexpr int vectors = decltype(width)::count, rows = rows_of<vectors>;
+    const int64_t column = first * lanes;
+    sum_rows<vectors, rows>(
+        shape, 0, x, with + column, whole, [](const float* from, int v) { return load(from + v * lanes); }, sums + column,
+        room);
+    if (whole == pixels) return;
+    const auto some = [&](const float* from, int v) {
+      const int64_t left = out - column - v * lanes;
+      return left < lanes ? load_some(from + v * lanes, left, 0.0f) : load(from + v * lanes);
+    };
+    sum_rows<vectors, rows>(shape, 0, x + whole * shape.in, with + whole * out + column, pixels - whole, some,
+                            sums + column, room);
+  });
+}
+
+// --- types -----------------------------------------------------------------------------------------------------------
+
+// `count` numbers as floats: themselves, or in `room`.
+const float* widen(const float* from, int64_t, float*) { return from; }
+
+template <typename T>
+const float* widen(const T* from, int64_t count, float* room) {
+  for_vectors(count, [&](int64_t i, auto io) { io.put(room + i, io.get(from + i)); });
+  return room;
+}
+
+template <typename T>
+void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* packed, int64_t begin, int64_t end,
+         float* scratch) {
+  const int64_t in = shape.in, out = shape.out, chunk = chunk_pixels(shape);
+  const T *x = static_cast<const T*>(maps.x), *with = static_cast<const T*>(maps.with);
+  T* y = static_cast<T*>(maps.y);
+  float* other = scratch + chunk * in;
+  for_chunks(begin, end, chunk, [&](int64_t at, int64_t pixels) {
+    const int64_t after = (end - at - pixels) * out;
+    const float* numbers = widen(x + at * in, pixels * in, scratch);
+    if (y) multiply_chunk(shape, numbers, packed, pixels, after, y + at * out);
+    if (!maps.sums) return;
+    const float* others = widen(with + at * out, pixels * out, other);
+    sum_chunk(shape, numbers, others, pixels, pixels * out + (others == other ? lanes : after), maps.sums);
+  });
+}
+
+}  // namespace
+
+int64_t pointwise_lanes() { return lanes; }
+
+int64_t pointwise_room(int64_t channels) { return room_of(channels); }
+
+int64_t pointwise_scratch(const PointwiseShape& shape) {
+  return shape.storage == Storage::float32 ? 0 : chunk_pixels(shape) * (shape.in + shape.out) + lanes;
+}
+
+void pack_pointwise(const PointwiseShape& shape, const float* matrix, int64_t out_stride, int64_t in_stride,
+                    float* packed) {
+  const int64_t in = shape.in, out = shape.out;
+  from_the_last<widest>(room_of(out) / lanes, [&](int64_t first, auto width) {
+    constexpr int64_t columns = decltype(width)::count * lanes;
+    const int64_t column = first * lanes, count = out - column < columns ? out - column : columns;
+    float* to = packed + column * in;
+    for (int64_t k = 0; k < in; ++k, to += columns) {
+      const float* from = matrix + column * out_stride + k * in_stride;
+      for (int64_t o = 0; o < columns; ++o) to[o] = o < count ? from[o * out_stride] : 0.0f;
+    }
+  });
+}
+
+void pointwise(const PointwiseShape& shape, const PointwiseMaps& maps, const float* packed, int64_t begin, int64_t end,
+               float* scratch) {
+  with_storage(shape.storage, [&](auto* typed) {
+    run<__typeof__(*typed)>(shape, maps, packed, begin, end, scratch);
+  });
+}
+
+}  // namespace partnas::PARTNAS_CAPABILITY

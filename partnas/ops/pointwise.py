@@ -1,0 +1,149 @@
+"""1x1 convolutions of many maps, each with its own matrix."""
+
+from collections.abc import Sequence
+
+import torch
+
+from partnas.ops import native
+from partnas.ops.backend import resolve
+
+MOST_CHANNELS = {torch.float32: 128, torch.bfloat16: 8, torch.float16: 128}
+"""Channels, in and out, up to which the native kernels are used."""
+
+
+def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> list[torch.Tensor]:
+    """1x1 convolutions without bias, of many maps at once: ``weight[f] @ maps[f]`` at every pixel.
+
+    The native backend serves maps of up to ``MOST_CHANNELS`` channels in all dtypes but float64; everything else is left
+    to the matrix products of the library.
+
+    Args:
+        maps: F tensors ``(B, C_in, H, W)`` of one shape and dtype, float32, bfloat16, float16 or float64, any strides. One
+            tensor may come several times.
+        weight: ``(F, C_out, C_in)``.
+
+    Returns:
+        F maps ``(B, C_out, H, W)`` in the maps' dtype, channels-last. Accumulates in float32 at least.
+
+    Raises:
+        ValueError: The numbers of maps and matrices differ.
+    """
+    if len(weight) != len(maps):
+        raise ValueError(f"pointwise: {len(maps)} maps but {len(weight)} matrices")
+    served = _served_natively(maps, weight)
+    if torch.is_grad_enabled():
+        return list(_Pointwise.apply(served, weight, *maps))
+    return _forward(served, weight, maps)
+
+
+def reference(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> list[torch.Tensor]:
+    """:func:`pointwise` in plain PyTorch: a product of the library for each map."""
+    return [_as_map(_as_rows(x) @ matrix.t().to(x.dtype), x) for x, matrix in zip(maps, weight.unbind(0), strict=True)]
+
+
+def flops(shape: Sequence[int], weight_shape: Sequence[int]) -> int:
+    """Multiply-adds of :func:`pointwise` on maps of ``shape`` with a weight of ``weight_shape``."""
+    batch, _, height, width = shape
+    count, channels_out, channels_in = weight_shape
+    return count * channels_out * channels_in * batch * height * width
+
+
+class _Pointwise(torch.autograd.Function):
+    """Keeps the maps only where the weight needs a gradient."""
+
+    @staticmethod
+    def forward(ctx, served, weight, *maps):
+        needs_weight = ctx.needs_input_grad[1]
+        ctx.served = served
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(weight, *(maps if needs_weight else ()))
+        return tuple(_forward(served, weight, maps))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients):
+        weight, *maps = ctx.saved_tensors
+        _, needs_weight, *needs_maps = ctx.needs_input_grad
+        read = [f for f, gradient in enumerate(gradients) if gradient is not None]
+        whole = len(read) == len(gradients)
+        backward = _native_backward if ctx.served else _reference_backward
+        map_gradients, weight_gradient = backward(
+            [gradients[f] for f in read],
+            [maps[f] for f in read] if needs_weight else [],
+            weight if whole else weight[read],
+            [needs_maps[f] for f in read],
+            needs_weight,
+        )
+        if needs_weight and not whole:
+            part, weight_gradient = weight_gradient, torch.zeros_like(weight)
+            weight_gradient[read] = part
+        found = dict(zip(read, map_gradients, strict=True))
+        return None, weight_gradient, *(found.get(f) for f in range(len(gradients)))
+
+
+def _served_natively(maps, weight):
+    return (
+        len(maps) > 0
+        and resolve("pointwise", maps[0]) == "native"
+        and all(x.dtype == maps[0].dtype for x in maps)
+        and max(weight.shape[1:]) <= MOST_CHANNELS.get(maps[0].dtype, 0)
+    )
+
+
+def _forward(served, weight, maps):
+    if not served:
+        return reference(maps, weight)
+    return torch.ops.partnas.pointwise(maps, weight.detach().float())
+
+
+def _native_backward(gradients, maps, weight, needs_maps, needs_weight):
+    """Gradients of each map, None for those not needed, and of the weight."""
+    found = torch.ops.partnas.pointwise_backward(gradients, maps, weight.detach().float(), [*needs_maps, needs_weight])
+    weight_gradient = found.pop().to(weight.dtype) if needs_weight else None
+    found = iter(found)
+    return [next(found) if need else None for need in needs_maps], weight_gradient
+
+
+def _reference_backward(gradients, maps, weight, needs_maps, needs_weight):
+    """Gradients of each map, None for those not needed, and of the weight."""
+    map_gradients = []
+    weight_gradient = torch.empty_like(weight) if needs_weight else None
+    for f, gradient in enumerate(gradients):
+        rows = _as_rows(gradient)
+        map_gradients.append(_as_map(rows @ weight[f].to(rows.dtype), gradient) if needs_maps[f] else None)
+        if needs_weight:
+            weight_gradient[f] = rows.t() @ _as_rows(maps[f])
+    return map_gradients, weight_gradient
+
+
+def _as_rows(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _as_map(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    batch, _, height, width = like.shape
+    return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def _fake(maps, weight):
+    return [_empty_map(x, weight.shape[1]) for x in maps]
+
+
+def _fake_backward(gradients, maps, weight, needs):
+    found = [_empty_map(g, weight.shape[2]) for g, need in zip(gradients, needs, strict=False) if need]
+    return [*found, torch.empty_like(weight)] if needs[-1] else found
+
+
+def _empty_map(like, channels):
+    batch, _, height, width = like.shape
+    return torch.empty(
+        (batch, channels, height, width),
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
+
+
+if native.loaded():
+    torch.library.register_fake("partnas::pointwise", _fake)
+    torch.library.register_fake("partnas::pointwise_backward", _fake_backward)

@@ -1,0 +1,373 @@
+import ctypes
+import mmap
+import os
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fvcore.nn import FlopCountAnalysis
+from map_cases import DTYPES, LAYOUTS, Allocations, random_map
+from native_cpu import IMPLEMENTATIONS, INSTRUCTION_SETS, implementation
+from torch.autograd import gradcheck
+
+from partnas.ops import fvcore_handles
+from partnas.ops.pointwise import flops, pointwise, reference
+
+MODULE = sys.modules["partnas.ops.pointwise"]
+CHANNELS = [
+    (1, 1), (3, 1), (1, 3), (8, 8), (3, 8), (8, 17), (16, 16), (17, 24), (24, 3), (48, 16), (16, 48), (32, 64), (64, 32),
+    (65, 128), (128, 65), (130, 130),
+]  # fmt: skip
+SIZES = [(1, 1, 1), (1, 1, 5), (3, 7, 9), (1, 13, 11), (0, 4, 3), (2, 0, 3)]  # B, H, W
+
+
+@pytest.fixture(autouse=True)
+def _outputs_are_filled_with_nan():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Sets the number of threads for the rest of a test; one, to begin with, as the maps are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _kernels_take_any_channels(monkeypatch):
+    monkeypatch.setattr(MODULE, "MOST_CHANNELS", dict.fromkeys(MODULE.MOST_CHANNELS, 10_000))
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def served_by(request):
+    with implementation(request.param):
+        yield request.param
+
+
+class Case:
+    """F maps, a weight and what flows back, already rounded to the dtype."""
+
+    def __init__(self, channels=(8, 8), size=(3, 7, 9), count=2, dtype=torch.float32, layout="channels_last", seed=0):
+        batch, height, width = size
+        self.channels, self.dtype = channels, dtype
+        shape_in, shape_out = ((batch, c, height, width) for c in channels)
+        self.maps = [random_map(shape_in, dtype, layout, seed + f) for f in range(count)]
+        self.upstream = [random_map(shape_out, dtype, layout, seed + 100 + f) for f in range(count)]
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = torch.randn(count, *reversed(channels), generator=generator).to(dtype)
+
+    def run(self, function, dtype=None, wanted=None, absolute=False):
+        """Output maps, then the gradients of the weight and of each map."""
+
+        def copy(x):
+            x = x if dtype is None else x.to(dtype)
+            return x.abs() if absolute else x
+
+        leaves = [copy(t).detach().requires_grad_() for t in (self.weight, *self.maps)]
+        maps = function(leaves[1:], leaves[0])
+        found = torch.autograd.grad(maps, wanted or leaves, [copy(g) for g in self.upstream])
+        return [*(z.detach() for z in maps), *found]
+
+
+def definition(maps, weight):
+    return [torch.einsum("oi,bihw->bohw", matrix, x) for x, matrix in zip(maps, weight, strict=True)]
+
+
+def convolutions(maps, weight):
+    return [F.conv2d(x, matrix[:, :, None, None]) for x, matrix in zip(maps, weight, strict=True)]
+
+
+def expected(case):
+    """For each result the exact value, and elementwise how far from it one that is right may be: every product and
+    every sum rounds once in the accumulator, whatever their order, and the result once more in its dtype."""
+    accumulator = torch.float64 if case.dtype == torch.float64 else torch.float32
+    exact = case.run(definition, torch.float64)
+    magnitudes = case.run(definition, torch.float64, absolute=True)
+    count, (channels_in, channels_out) = len(case.maps), case.channels
+    pixels = case.maps[0][:, :1].numel() if channels_in else 0
+    terms = [channels_in] * count + [pixels] + [channels_out] * count
+    finest = torch.finfo(case.dtype)
+    return [
+        (value, value.abs() * finest.eps / 2 + magnitude * n * torch.finfo(accumulator).eps + finest.tiny * finest.eps)
+        for value, magnitude, n in zip(exact, magnitudes, terms, strict=True)
+    ]
+
+
+def check(case, found, right):
+    names = [f"map {f}" for f in range(len(case.maps))] + ["weight"] + [f"input {f}" for f in range(len(case.maps))]
+    for name, value, (exact, bound) in zip(names, found, right, strict=True):
+        assert value.dtype == case.dtype, name
+        assert value.shape == exact.shape, name
+        excess = ((value.double() - exact).abs() - bound).flatten()
+        assert excess.numel() == 0 or excess.max() <= 0, f"{name}: {excess.max()} beyond the bound"
+
+
+def compare(*arguments, **keywords):
+    case = Case(*arguments, **keywords)
+    check(case, case.run(pointwise), expected(case))
+
+
+def test_fresh_memory_is_nan():
+    assert torch.empty_strided((64,), (1,)).isnan().all()
+
+
+def test_the_definition_is_a_1x1_convolution():
+    case = Case((5, 7), dtype=torch.float64)
+    torch.testing.assert_close(case.run(definition), case.run(convolutions), rtol=1e-12, atol=1e-12)
+
+
+def test_the_bound_sees_a_missing_term():
+    case = Case((64, 64), (3, 7, 9))
+    found = case.run(pointwise)
+    short = Case((64, 64), (3, 7, 9))
+    short.maps[1][2, 5, 6, 8] = 0
+    for index in (1, 2):
+        with pytest.raises(AssertionError, match="beyond the bound"):
+            check(case, [*found[:index], short.run(pointwise)[index], *found[index + 1 :]], expected(case))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("channels", CHANNELS, ids=str)
+def test_maps_and_gradients(served_by, channels, size):
+    compare(channels, size)
+
+
+@pytest.mark.parametrize("pixels", [2, 6, 7, 8, 11, 12, 13, 23, 24, 25, 95, 97, 400])
+@pytest.mark.parametrize("channels", [(1, 1), (8, 8), (16, 17), (40, 33), (64, 64)], ids=str)
+def test_pixel_counts(served_by, channels, pixels):
+    compare(channels, (1, 1, pixels), count=1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [(8, 8), (17, 24), (3, 33)], ids=str)
+def test_strides_and_dtypes(served_by, channels, dtype, layout):
+    compare(channels, (3, 5, 7), dtype=dtype, layout=layout)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_long_sums_in_half_precision(served_by, dtype):
+    compare((16, 17), (2, 40, 41), dtype=dtype)
+
+
+def test_the_weight_may_have_any_strides(served_by):
+    case = Case((8, 12), (2, 3, 5))
+    wide = torch.zeros(12, 2, 16)
+    wide[:, :, ::2] = case.weight.permute(1, 0, 2)
+    case.weight = wide.permute(1, 0, 2)[:, :, ::2]
+    check(case, case.run(pointwise), expected(case))
+
+
+def test_a_wider_weight_than_the_maps(served_by):
+    case = Case((8, 12), (2, 3, 5), dtype=torch.bfloat16)
+    maps = pointwise(case.maps, case.weight.float().requires_grad_())
+    assert all(z.dtype == torch.bfloat16 for z in maps)
+    (gradient,) = torch.autograd.grad(maps, maps[0].grad_fn.saved_tensors[0], case.upstream)
+    assert gradient.dtype == torch.float32
+    right = expected(case)[2]
+    assert ((gradient.double() - right[0]).abs() <= right[1]).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_map_several_times(served_by, layout):
+    case = Case((16, 8), (2, 6, 5), count=3, layout=layout)
+    x = case.maps[0].clone(memory_format=torch.preserve_format).requires_grad_()
+    again = x.detach().double().requires_grad_()
+    maps = pointwise([x] * 3, case.weight)
+    right = definition([again] * 3, case.weight.double())
+    torch.testing.assert_close(maps, [z.float() for z in right], rtol=1e-5, atol=1e-5)
+    (gradient,) = torch.autograd.grad(maps, x, case.upstream)
+    (exact,) = torch.autograd.grad(right, again, [g.double() for g in case.upstream])
+    torch.testing.assert_close(gradient, exact.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_results_are_channels_last_and_inputs_stay(served_by):
+    case = Case((16, 8), layout="contiguous")
+    before = [t.clone() for t in (case.weight, *case.maps, *case.upstream)]
+    found = case.run(pointwise)
+    assert all(z.is_contiguous(memory_format=torch.channels_last) for z in [*found[:2], *found[3:]])
+    assert all(torch.equal(a, b) for a, b in zip((case.weight, *case.maps, *case.upstream), before, strict=True))
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(pointwise(case.maps, case.weight), found[:2], strict=True))
+
+
+@pytest.mark.parametrize("wanted", [("weight",), ("map 0", "map 1"), ("map 1",), ("weight", "map 0")], ids=str)
+def test_only_what_is_asked_for(served_by, wanted):
+    case = Case((16, 24))
+    names = ["weight", "map 0", "map 1"]
+    leaves = [t.clone().requires_grad_(n in wanted) for n, t in zip(names, (case.weight, *case.maps), strict=True)]
+    maps = pointwise(leaves[1:], leaves[0])
+    kept = maps[0].grad_fn.saved_tensors
+    assert len(kept) == (3 if "weight" in wanted else 1)
+    recorder = Allocations(0)
+    with recorder:
+        torch.autograd.backward(maps, case.upstream)
+    for name, leaf, (exact, bound) in zip(names, leaves, expected(case)[2:], strict=True):
+        assert (leaf.grad is not None) == (name in wanted)
+        assert leaf.grad is None or ((leaf.grad.double() - exact).abs() <= bound).all()
+    if served_by == "reference":
+        assert recorder.names.count("aten::mm") == sum(2 if name == "weight" else 1 for name in wanted)
+    else:
+        assert recorder.names.count("partnas::pointwise_backward") == 1
+
+
+def test_maps_that_nobody_reads_give_no_gradient(served_by):
+    case = Case((16, 24), count=3)
+    leaves = [t.clone().requires_grad_() for t in (case.weight, *case.maps)]
+    pointwise(leaves[1:], leaves[0])[1].backward(case.upstream[1])
+    right = expected(case)[3:]
+    assert not leaves[0].grad[::2].any()
+    assert leaves[1].grad is None
+    assert leaves[3].grad is None
+    for value, (exact, bound) in ((leaves[0].grad[1], [t[1] for t in right[0]]), (leaves[2].grad, right[2])):
+        assert ((value.double() - exact).abs() <= bound).all()
+
+
+def test_gradcheck(served_by):
+    case = Case((3, 4), (2, 2, 3), dtype=torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (case.weight, *case.maps)]
+    assert gradcheck(lambda weight, *maps: pointwise(maps, weight), leaves)
+
+
+def test_no_second_derivative(served_by):
+    case = Case()
+    weight = case.weight.requires_grad_()
+    (gradient,) = torch.autograd.grad(pointwise(case.maps, weight)[0].square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_runs_are_identical(served_by, threads, count):
+    case = Case((17, 24), (3, 65, 67), count=3)
+    threads(count)
+    first, *others = (case.run(pointwise) for _ in range(3))
+    assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("channels", "size"), [((17, 24), (3, 65, 67)), ((8, 8), (1, 201, 200)), ((64, 65), (1, 9, 90))]
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_several_threads(served_by, threads, channels, size, count):
+    threads(3)
+    compare(channels, size, count)
+
+
+@pytest.mark.parametrize("channels", [(8, 8), (17, 3), (40, 33)], ids=str)
+def test_nan_stays_in_its_pixel_and_channel(served_by, channels):
+    case = Case(channels, (2, 5, 9))
+    case.maps[0][1, 2, 3, 4] = float("nan")
+    first, second, weight, *gradients = case.run(pointwise)
+    assert first[1, :, 3, 4].isnan().all()
+    assert first.isnan().sum() == channels[1]
+    assert weight[0, :, 2].isnan().all()
+    assert weight.isnan().sum() == channels[1]
+    assert not any(t.isnan().any() for t in (second, *gradients))
+
+
+def test_no_maps(served_by):
+    assert pointwise([], torch.randn(0, 3, 4)) == []
+
+
+def test_no_channels(served_by):
+    compare((0, 3), (1, 2, 2))
+    compare((3, 0), (1, 2, 2))
+
+
+def test_many_channels_go_to_the_library(served_by, monkeypatch):
+    monkeypatch.setattr(MODULE, "MOST_CHANNELS", {torch.float32: 8})
+    for channels, dtype in [((8, 9), torch.float32), ((9, 8), torch.float32), ((8, 8), torch.bfloat16)]:
+        case, recorder = Case(channels, dtype=dtype), Allocations(0)
+        with recorder:
+            found = pointwise(case.maps, case.weight)
+        assert not any(name.startswith("partnas::") for name in recorder.names)
+        assert all(torch.equal(a, b) for a, b in zip(found, reference(case.maps, case.weight), strict=True))
+
+
+def test_wrong_arguments_are_told():
+    with pytest.raises(ValueError, match="2 maps but 1 matrices"):
+        pointwise([torch.randn(1, 3, 2, 2)] * 2, torch.randn(1, 4, 3))
+
+
+def test_counted_as_the_convolutions_are(served_by):
+    case = Case((5, 7), (2, 3, 4))
+
+    class Products(torch.nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.weight, self.function = torch.nn.Parameter(case.weight), function
+
+        def forward(self, *maps):
+            return self.function(maps, self.weight)
+
+    def count(function):
+        analysis = FlopCountAnalysis(Products(function), tuple(case.maps)).set_op_handle(**fvcore_handles())
+        with torch.no_grad():
+            return analysis.unsupported_ops_warnings(False).tracer_warnings("none").total()
+
+    assert count(pointwise) == count(convolutions) == flops(case.maps[0].shape, case.weight.shape)
+
+
+def before_a_wall(tensor):
+    """The tensor in memory whose end is the end of what may be read."""
+    size, page = tensor.numel() * tensor.element_size(), mmap.PAGESIZE
+    pages = -(-size // page)
+    memory = mmap.mmap(-1, (pages + 1) * page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    flat = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=pages * page - size)
+    flat.copy_(tensor.permute(0, 2, 3, 1).flatten())
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + pages * page), page, 0) == 0
+    batch, channels, height, width = tensor.shape
+    return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+@pytest.mark.skipif(not INSTRUCTION_SETS, reason="the native operators were not built")
+class TestNative:
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_nothing_beyond_a_map_is_read(self, served_by):
+        child = os.fork()
+        if child == 0:
+            for channels in [(1, 1), (3, 8), (8, 3), (17, 24), (40, 65)]:
+                for dtype in (torch.float32, torch.bfloat16):
+                    case = Case(channels, (1, 3, 7), dtype=dtype)
+                    case.maps = [before_a_wall(x) for x in case.maps]
+                    case.upstream = [before_a_wall(g) for g in case.upstream]
+                    case.run(pointwise)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+    @pytest.mark.parametrize("dtype", DTYPES[:3])
+    def test_opcheck(self, dtype):
+        case = Case((17, 24), dtype=dtype)
+        weight = case.weight.float()
+        torch.library.opcheck(torch.ops.partnas.pointwise, (case.maps, weight))
+        backward = torch.ops.partnas.pointwise_backward
+        torch.library.opcheck(backward, (case.upstream, case.maps, weight, [1, 1, 1]))
+        torch.library.opcheck(backward, (case.upstream, case.maps, weight, [0, 0, 1]))
+        torch.library.opcheck(backward, (case.upstream, [], weight, [0, 1, 0]))
+
+    def test_wrong_arguments_are_told(self):
+        case = Case((17, 24))
+        maps, upstream, weight = case.maps, case.upstream, case.weight
+        forward, backward = torch.ops.partnas.pointwise, torch.ops.partnas.pointwise_backward
+        for message, call in {
+            "for each of the 2 maps": lambda: forward(maps, weight[:1]),
+            "weight must be float32": lambda: forward(maps, weight.double()),
+            "C_out, 17": lambda: forward(maps, weight[:, :, :5]),
+            "got 3 dimensions": lambda: forward([x[0] for x in maps], weight),
+            "one shape": lambda: forward([maps[0], maps[1][:1]], weight),
+            "of one dtype": lambda: forward([maps[0], maps[1].bfloat16()], weight),
+            "left to the reference": lambda: forward([x.double() for x in maps], weight),
+            "give needs": lambda: backward(upstream, maps, weight, [1, 1]),
+            "needs a map for each": lambda: backward(upstream, [], weight, [1, 1, 1]),
+            "F, 24, C_in": lambda: backward(upstream, maps, weight[:, :5], [1, 1, 1]),
+            "not like its map": lambda: backward([g[:1] for g in upstream], maps, weight, [1, 1, 1]),
+        }.items():
+            with pytest.raises(RuntimeError, match=message):
+                call()
