@@ -11,10 +11,11 @@ namespace {
 
 using torch::stable::parallel_for;
 
-// Multiply-adds that are worth a thread, and tasks to share out; sums are cut by the shapes alone, so that they do not
-// depend on the threads.
+// Multiply-adds that are worth a thread, tasks to share out, and pixels that are worth sums of their own. Sums are cut by
+// the shapes alone, so that they do not depend on the threads.
 constexpr int64_t grain_products = 1 << 18;
 constexpr int64_t enough_tasks = 32;
+constexpr int64_t least_summed = 1024;
 
 struct Kernels {
   decltype(&baseline::pointwise_room) room;
@@ -89,9 +90,10 @@ Tensor checked_weight(const Tensor& weight, size_t maps, const char* name) {
 struct Cut {
   int64_t count, pixels, pieces, grain;
 
-  Cut(int64_t count, int64_t pixels, const PointwiseShape& shape) : count(count), pixels(pixels) {
+  Cut(int64_t count, int64_t pixels, const PointwiseShape& shape, bool summed) : count(count), pixels(pixels) {
     const int64_t products = std::max<int64_t>(1, pixels * shape.in * shape.out);
-    pieces = std::clamp<int64_t>(products / grain_products, 1, std::max<int64_t>(1, enough_tasks / count));
+    const int64_t most = std::min(enough_tasks / count, summed ? pixels / least_summed : pixels);
+    pieces = std::clamp<int64_t>(products / grain_products, 1, std::max<int64_t>(1, most));
     grain = std::max<int64_t>(1, grain_products * pieces / products);
   }
 
@@ -138,7 +140,7 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight) {
   const Kernels kernels = kernels_for(shape.out);
   const std::vector<float> matrices = packed(kernels, shape, weight, shape.in, 1);
   const int64_t room = shape.in * kernels.room(shape.out);
-  const Cut cut(weight.size(0), maps.pixels(), shape);
+  const Cut cut(weight.size(0), maps.pixels(), shape, false);
   cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, int64_t begin, int64_t end, float* scratch) {
     const PointwiseMaps of{maps[f], nullptr, to[static_cast<size_t>(f)], nullptr};
     kernels.run(shape, of, matrices.data() + f * room, begin, end, scratch);
@@ -146,17 +148,15 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight) {
   return outputs;
 }
 
-// Adds the sums of a map's pieces.
-void add_pieces(const float* sums, const Cut& cut, const PointwiseShape& shape, int64_t room, int64_t f, float* to) {
-  const int64_t stride = shape.in * room;
-  sums += f * cut.pieces * stride;
-  to += f * shape.in * shape.out;
+// Adds the sums of a map's pieces, each [in][room], to [in][out].
+void add_pieces(const float* sums, int64_t pieces, const PointwiseShape& shape, int64_t room, float* to) {
+  const int64_t size = shape.in * room;
+  std::vector<double> total(sums, sums + size);
+  for (int64_t piece = 1; piece < pieces; ++piece)
+    for (int64_t i = 0; i < size; ++i) total[static_cast<size_t>(i)] += sums[piece * size + i];
   for (int64_t i = 0; i < shape.in; ++i)
-    for (int64_t o = 0; o < shape.out; ++o) {
-      double total = 0;
-      for (int64_t piece = 0; piece < cut.pieces; ++piece) total += sums[piece * stride + i * room + o];
-      to[i * shape.out + o] = static_cast<float>(total);
-    }
+    for (int64_t o = 0; o < shape.out; ++o)
+      to[i * shape.out + o] = static_cast<float>(total[static_cast<size_t>(i * room + o)]);
 }
 
 std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vector<Tensor> inputs, Tensor weight,
@@ -197,7 +197,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
   } else {
     const Kernels kernels = kernels_for(shape.out);
     const int64_t room = kernels.room(shape.out), stride = shape.in * room;
-    const Cut cut(count, pixels, shape);
+    const Cut cut(count, pixels, shape, needs_weight);
     std::vector<float> matrices, sums;
     if (!found.empty()) matrices = packed(kernels, shape, weight, 1, shape.out);
     if (needs_weight) sums.resize(static_cast<size_t>(count * cut.pieces * stride));
@@ -210,7 +210,9 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
       auto* total = static_cast<float*>(weight_gradient.data_ptr());
       parallel_for(0, count, std::max<int64_t>(1, grain_products / 16 / (cut.pieces * stride)),
                    [&](int64_t begin, int64_t end) {
-                     for (int64_t f = begin; f < end; ++f) add_pieces(sums.data(), cut, shape, room, f, total);
+                     for (int64_t f = begin; f < end; ++f)
+                       add_pieces(sums.data() + f * cut.pieces * stride, cut.pieces, shape, room,
+                                  total + f * shape.in * shape.out);
                    });
     }
   }

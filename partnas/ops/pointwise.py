@@ -7,8 +7,17 @@ import torch
 from partnas.ops import native
 from partnas.ops.backend import resolve
 
-MOST_CHANNELS = {torch.float32: 128, torch.bfloat16: 8, torch.float16: 128}
-"""Channels, in and out, up to which the native kernels are used."""
+_HAS_BFLOAT16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+MOST_CHANNELS = {
+    torch.float32: 128,
+    # Where the CPU multiplies bfloat16 itself, the library does so at twice the speed of float32; elsewhere it crawls, as
+    # it does in float16.
+    torch.bfloat16: 16 if _HAS_BFLOAT16_UNITS else 128,
+    torch.float16: 128,
+}
+"""Channels, in and out, up to which the native kernels are used: beyond, the library is as fast or faster, for it cuts
+large matrices into blocks that fit the caches (``bench/bench_pointwise.py``)."""
 
 
 def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> list[torch.Tensor]:

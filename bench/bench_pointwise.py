@@ -1,0 +1,82 @@
+"""pointwise against the library: a product for each map, one batched product of all, and a 1x1 convolution for each.
+
+``python bench/bench_pointwise.py [--threads 2] [--rounds 21] [--only NAME] [--csv FILE]``
+"""
+
+import torch
+import torch.nn.functional as F
+from timing import Case, main
+
+from partnas.ops.pointwise import pointwise
+
+COUNT, BATCH = 16, 4
+CASES = (
+    (8, 128), (8, 64), (16, 128), (16, 64), (32, 64), (64, 32), (128, 32), (128, 16),
+    (8, 64, torch.bfloat16), (32, 64, torch.bfloat16), (8, 64, torch.float16), (32, 64, torch.float16),
+)  # fmt: skip
+"""Channels, side of the maps, dtype."""
+
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def products(maps, weight):
+    batch, _, height, width = maps[0].shape
+    rows = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in maps]
+    return [
+        (x @ matrix.t()).view(batch, height, width, -1).permute(0, 3, 1, 2)
+        for x, matrix in zip(rows, weight, strict=True)
+    ]
+
+
+def batched(maps, weight):
+    batch, channels, height, width = maps[0].shape
+    rows = torch.stack([x.permute(0, 2, 3, 1) for x in maps]).view(len(maps), -1, channels)
+    found = torch.bmm(rows, weight.transpose(1, 2))
+    return found.view(len(maps), batch, height, width, -1).permute(0, 1, 4, 2, 3).unbind(0)
+
+
+def convolutions(maps, weight):
+    return [F.conv2d(x, matrix[:, :, None, None]) for x, matrix in zip(maps, weight, strict=True)]
+
+
+def forward(function, maps, weight, _):
+    with torch.no_grad():
+        return function(maps, weight)
+
+
+def both(function, maps, weight, gradients):
+    return torch.autograd.grad(function(maps, weight), [weight, *maps], gradients)
+
+
+def cases(options):
+    for channels, side, dtype in ((*case, torch.float32)[:3] for case in CASES):
+        shape = (BATCH, channels, side, side)
+        maps, gradients = (
+            [torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(COUNT)]
+            for _ in range(2)
+        )
+        maps = [x.requires_grad_() for x in maps]
+        weight = torch.randn(COUNT, channels, channels).to(dtype).requires_grad_()
+        wide = (
+            [x.detach().double().requires_grad_() for x in maps],
+            weight.detach().double().requires_grad_(),
+            [g.double() for g in gradients],
+        )
+        size = COUNT * maps[0].numel() * maps[0].element_size()
+        for step, moved in ((forward, 3 * size), (both, 7 * size)):
+            peers = {"products": products, "batched": batched, "convolutions": convolutions, "ours": pointwise}
+            yield Case(
+                f"{COUNT} maps {BATCH}x{channels}x{side}x{side} {str(dtype).removeprefix('torch.')}, "
+                f"{'forward' if step is forward else 'forward + backward'}",
+                {
+                    name: lambda s=step, f=function, a=(maps, weight, gradients): s(f, *a)
+                    for name, function in peers.items()
+                },
+                moved,
+                TOLERANCE[dtype],
+                lambda s=step, w=wide: s(convolutions, *w),
+            )
+
+
+if __name__ == "__main__":
+    main(__doc__, cases)
