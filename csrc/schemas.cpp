@@ -25,17 +25,18 @@ STABLE_TORCH_LIBRARY(partnas, m) {
       "Tensor[]");
 
   // maps F x [B, C_in, H, W], weight [F, C_out, C_in] -> F maps of C_out channels. Backward: `needs` tells for each map
-  // and for the weight whether to form its gradient; those are returned, in that order. Without the weight's the maps may
-  // be left out.
-  m.def("pointwise(Tensor[] maps, Tensor weight) -> Tensor[]");
-  m.def("pointwise_backward(Tensor[] gradients, Tensor[] maps, Tensor weight, int[] needs) -> Tensor[]");
+  // and for the weight whether to form its gradient; those are returned, in that order. Without the weight's, and without
+  // relu, the maps may be left out.
+  m.def("pointwise(Tensor[] maps, Tensor weight, bool relu) -> Tensor[]");
+  m.def("pointwise_backward(Tensor[] gradients, Tensor[] maps, Tensor weight, bool relu, int[] needs) -> Tensor[]");
 
   // maps [B, C, H, W], of any sizes but of the same C -> statistics [K, 2, C]: mean, biased variance
   m.def("norm_stats(Tensor[] maps) -> Tensor");
 
-  // maps and identities of one shape, statistics [K, 2, C], weights [K], identity_weights [L] -> [B, C, H, W]
+  // maps and identities of one shape, statistics [K, 2, C], weights [K, C], identity_weights [L], shift [C]
+  // -> [B, C, H, W]
   m.def("norm_sum(Tensor[] maps, Tensor statistics, Tensor weights, Tensor[] identities, Tensor identity_weights, "
-        "float eps) -> Tensor");
+        "Tensor? shift, float eps) -> Tensor");
   // -> sums [1 + K, C] of g and of g * (map - mean); dots [L] of g * identity
   m.def("norm_sum_reduce(Tensor gradient, Tensor[] maps, Tensor statistics, Tensor[] identities) -> (Tensor, Tensor)");
   // means: those sums over the number of positions -> gradients of the wanted maps, then of the wanted identities

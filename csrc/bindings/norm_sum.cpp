@@ -4,6 +4,7 @@
 #include "cpu/norm_sum.h"
 
 #include <cmath>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -135,14 +136,16 @@ void check_counts(const char* name, const std::vector<Tensor>& maps, const Tenso
 }
 
 Tensor norm_sum(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std::vector<Tensor> identities,
-                Tensor identity_weights, double eps) {
+                Tensor identity_weights, std::optional<Tensor> shift, double eps) {
   STD_TORCH_CHECK(!maps.empty() || !identities.empty(), "norm_sum: give at least one map or identity");
   const Tensor& like = maps.empty() ? identities[0] : maps[0];
   STD_TORCH_CHECK(like.dim() == 4, "norm_sum: maps must be (B, C, H, W)");
   const int64_t channels = like.size(1), count = static_cast<int64_t>(maps.size());
   check_counts("norm_sum", maps, statistics, channels);
-  STD_TORCH_CHECK(weights.numel() == count && identity_weights.numel() == static_cast<int64_t>(identities.size()),
-                  "norm_sum: each map and each identity needs its weight");
+  STD_TORCH_CHECK(weights.numel() == count * channels &&
+                      identity_weights.numel() == static_cast<int64_t>(identities.size()),
+                  "norm_sum: each channel of each map and each identity needs its weight");
+  STD_TORCH_CHECK(!shift || shift->numel() == channels, "norm_sum: shift must be (C,)");
   Tensor output = empty_like_map(like);
   Maps inputs(like, "norm_sum");
   std::vector<Branch> branches;
@@ -158,10 +161,13 @@ Tensor norm_sum(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std
       const size_t i = k * static_cast<size_t>(channels) + static_cast<size_t>(c);
       const double* of_map = s.data() + 2 * channels * static_cast<int64_t>(k) + c;
       centers[i] = k < maps.size() ? of_map[0] : 0;
-      slopes[i] = k < maps.size() ? w[k] / std::sqrt(of_map[channels] + eps) : v[k - maps.size()];
+      slopes[i] = k < maps.size() ? w[i] / std::sqrt(of_map[channels] + eps) : v[k - maps.size()];
     }
   const RowShape& shape = inputs.shape();
-  const std::vector<float> center = along_rows(centers, shape), slope = along_rows(slopes, shape);
+  const std::vector<double> shifts =
+      shift ? numbers(*shift, "norm_sum") : std::vector<double>(static_cast<size_t>(channels), 0.0);
+  const std::vector<float> center = along_rows(centers, shape), slope = along_rows(slopes, shape),
+                           offset = along_rows(shifts, shape);
   for (size_t k = 0; k < branches.size(); ++k) {
     branches[k].center = center.data() + static_cast<int64_t>(k) * shape.room;
     branches[k].slope = slope.data() + static_cast<int64_t>(k) * shape.room;
@@ -170,8 +176,8 @@ Tensor norm_sum(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std
   const int64_t scratch_elements = PARTNAS_KERNEL(norm_sum_scratch)(shape.length);
   inputs.split([&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>(scratch_elements));
-    kernel(inputs.storage, shape, branches.data(), static_cast<int64_t>(branches.size()), begin, end, scratch.data(),
-           output.data_ptr());
+    kernel(inputs.storage, shape, branches.data(), static_cast<int64_t>(branches.size()), offset.data(), begin, end,
+           scratch.data(), output.data_ptr());
   });
   return output;
 }
@@ -233,7 +239,7 @@ std::vector<Tensor> norm_sum_backward(Tensor gradient, std::vector<Tensor> maps,
   const int64_t channels = gradient.size(1), count = static_cast<int64_t>(maps.size());
   check_counts("norm_sum_backward", maps, statistics, channels);
   STD_TORCH_CHECK(means.numel() == (count + 1) * channels, "norm_sum_backward: means must be (1 + K, C)");
-  STD_TORCH_CHECK(weights.numel() == count, "norm_sum_backward: each map needs its weight");
+  STD_TORCH_CHECK(weights.numel() == count * channels, "norm_sum_backward: each channel of each map needs its weight");
   for (const int64_t k : wanted)
     STD_TORCH_CHECK(k >= 0 && k < count, "norm_sum_backward: there is no map ", k);
   for (const int64_t l : wanted_identities)
@@ -260,7 +266,7 @@ std::vector<Tensor> norm_sum_backward(Tensor gradient, std::vector<Tensor> maps,
         const int64_t at = static_cast<int64_t>(i) * channels + c;
         const double rstd = 1 / std::sqrt(s[2 * k * channels + channels + c] + eps);
         centers[at] = s[2 * k * channels + c];
-        slope[c] = w[k] * rstd;
+        slope[c] = w[k * channels + c] * rstd;
         curves[at] = slope[c] * rstd * rstd * m[(k + 1) * channels + c];
       }
     } else {

@@ -123,13 +123,13 @@ std::vector<float> packed(const Kernels& kernels, const PointwiseShape& shape, c
   return result;
 }
 
-std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight) {
+std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool relu) {
   weight = checked_weight(weight, inputs.size(), "pointwise");
   std::vector<Tensor> outputs;
   if (inputs.empty()) return outputs;
   const Maps maps(inputs, "pointwise");
   STD_TORCH_CHECK(weight.size(2) == maps.channels, "pointwise: weight must be (F, C_out, ", maps.channels, ")");
-  const PointwiseShape shape{maps.storage, maps.channels, weight.size(1)};
+  const PointwiseShape shape{maps.storage, maps.channels, weight.size(1), relu, false};
   std::vector<void*> to;
   for (size_t f = 0; f < inputs.size(); ++f) {
     outputs.push_back(maps.empty(shape.out));
@@ -160,13 +160,14 @@ void add_pieces(const float* sums, int64_t pieces, const PointwiseShape& shape, 
 }
 
 std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vector<Tensor> inputs, Tensor weight,
-                                       std::vector<int64_t> needs) {
+                                       bool relu, std::vector<int64_t> needs) {
   const char* name = "pointwise_backward";
   weight = checked_weight(weight, gradients.size(), name);
   STD_TORCH_CHECK(needs.size() == gradients.size() + 1, name, ": give needs for each map and the weight");
   const bool needs_weight = needs.back();
-  STD_TORCH_CHECK(!needs_weight || inputs.size() == gradients.size(), name,
-                  ": the gradient of the weight needs a map for each gradient");
+  const bool needs_maps = needs_weight || relu;
+  STD_TORCH_CHECK(!needs_maps || inputs.size() == gradients.size(), name,
+                  ": ReLU and the gradient of the weight need a map for each gradient");
   std::vector<Tensor> found;
   Tensor weight_gradient;
   if (needs_weight) weight_gradient = empty({weight.size(0), weight.size(1), weight.size(2)}, ScalarType::Float);
@@ -174,7 +175,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
 
   const Maps upstream(gradients, name);
   STD_TORCH_CHECK(weight.size(1) == upstream.channels, name, ": weight must be (F, ", upstream.channels, ", C_in)");
-  const PointwiseShape shape{upstream.storage, upstream.channels, weight.size(2)};
+  const PointwiseShape shape{upstream.storage, upstream.channels, weight.size(2), false, relu};
   std::vector<void*> to;
   for (size_t f = 0; f < gradients.size(); ++f) {
     if (needs[f]) found.push_back(upstream.empty(shape.out));
@@ -182,7 +183,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
   }
   std::vector<const void*> with(gradients.size(), nullptr);
   std::optional<Maps> maps;
-  if (needs_weight) {
+  if (needs_maps) {
     const Maps& x = maps.emplace(inputs, name);
     STD_TORCH_CHECK(x.storage == upstream.storage && x.batch == upstream.batch && x.channels == shape.out &&
                         x.height == upstream.height && x.width == upstream.width,

@@ -13,16 +13,16 @@ namespace {
 int64_t sum_chunk(int64_t length) { return chunk_of(length, 2048, 4); }
 
 template <bool first, bool last, typename T>
-void add_branch(const Branch& branch, int64_t length, int64_t at, int64_t elements, float* sums, T* output) {
+void add_branch(const Branch& branch, const float* offset, int64_t length, int64_t at, int64_t elements, float* sums,
+                T* output) {
   const T* x = static_cast<const T*>(branch.x) + at;
-  for_rows(elements, length, [&](int64_t offset, int64_t row, auto rows) {
+  for_rows(elements, length, [&](int64_t from, int64_t row, auto rows) {
     for_vectors(row, [&](int64_t i, auto part) {
-      const Floats center = load(branch.center + i), slope = load(branch.slope + i);
+      const Floats center = load(branch.center + i), slope = load(branch.slope + i), start = load(offset + i);
       for (int r = 0; r < rows.count; ++r) {
-        const int64_t o = offset + r * row + i;
+        const int64_t o = from + r * row + i;
         prefetch(x + o);
-        Floats v = (part.get(x + o) - center) * slope;
-        if (!first) v += part.get(sums + o);
+        const Floats v = (part.get(x + o) - center) * slope + (first ? start : part.get(sums + o));
         if (last) {
           part.put(output + o, v);
         } else {
@@ -42,8 +42,8 @@ float* sums_of(float* scratch, T*) {
 float* sums_of(float*, float* output) { return output; }
 
 template <typename T>
-void weighted_sum(const RowShape& shape, const Branch* branches, int64_t count, int64_t begin, int64_t end,
-                  float* scratch, T* output) {
+void weighted_sum(const RowShape& shape, const Branch* branches, int64_t count, const float* offset, int64_t begin,
+                  int64_t end, float* scratch, T* output) {
   for_chunks(begin, end, sum_chunk(shape.length), [&](int64_t at, int64_t elements) {
     T* to = output + at;
     float* sums = sums_of(scratch, to);
@@ -51,7 +51,7 @@ void weighted_sum(const RowShape& shape, const Branch* branches, int64_t count, 
       const bool last = k + 1 == count;
       const auto add = k == 0 ? (last ? add_branch<true, true, T> : add_branch<true, false, T>)
                               : (last ? add_branch<false, true, T> : add_branch<false, false, T>);
-      add(branches[k], shape.length, at, elements, sums, to);
+      add(branches[k], offset, shape.length, at, elements, sums, to);
     }
   });
 }
@@ -153,11 +153,11 @@ void norm_stats(Storage storage, const RowShape& shape, const void* x, int64_t b
   });
 }
 
-void norm_sum(Storage storage, const RowShape& shape, const Branch* branches, int64_t count, int64_t begin, int64_t end,
-              float* scratch, void* output) {
+void norm_sum(Storage storage, const RowShape& shape, const Branch* branches, int64_t count, const float* offset,
+              int64_t begin, int64_t end, float* scratch, void* output) {
   with_storage(storage, [&](auto* typed) {
     using T = __typeof__(*typed);
-    weighted_sum<T>(shape, branches, count, begin, end, scratch, static_cast<T*>(output));
+    weighted_sum<T>(shape, branches, count, offset, begin, end, scratch, static_cast<T*>(output));
   });
 }
 

@@ -21,9 +21,9 @@ struct Branch {
   /* (count, mean, sum of squared deviations) [C, 3] of a range of a map; scratch [moments_scratch, room]. */         \
   void norm_stats(Storage storage, const RowShape& shape, const void* x, int64_t begin, int64_t end, double* scratch, \
                   double* moments);                                                                                   \
-  /* output = sum of slope * (x - center); scratch of scratch_elements(length) floats. */                             \
-  void norm_sum(Storage storage, const RowShape& shape, const Branch* branches, int64_t count, int64_t begin,         \
-                int64_t end, float* scratch, void* output);                                                           \
+  /* output = offset + sum of slope * (x - center); scratch of scratch_elements(length) floats. */                    \
+  void norm_sum(Storage storage, const RowShape& shape, const Branch* branches, int64_t count, const float* offset,   \
+                int64_t begin, int64_t end, float* scratch, void* output);                                            \
   /* sums [1 + count, C]: of g, then of g * (x - center) for each branch. */                                          \
   void norm_sum_reduce(Storage storage, const RowShape& shape, const void* gradient, const Branch* branches,          \
                        int64_t count, int64_t begin, int64_t end, float* scratch, double* lane_sums, double* sums);   \

@@ -5,8 +5,10 @@
 // a pixel is overwritten by the next one, for pixels go in order and the last vectors of each come first; only where
 // nothing follows is a pixel stored piece by piece. Sums for the weights keep a block of the matrix in registers while the
 // pixels of a chunk go by. A chunk stays in the first cache, so the gradient is fetched once for both of its products.
-// Types other than float are widened a chunk at a time.
+// Types other than float are widened a chunk at a time, and clipped where ReLU comes first.
 #include "cpu/pointwise.h"
+
+#include <math.h>
 
 #include "cpu/rows.h"
 
@@ -175,13 +177,27 @@ void sum_chunk(const PointwiseShape& shape, const float* x, const float* with, i
 
 // --- types -----------------------------------------------------------------------------------------------------------
 
-// `count` numbers as floats: themselves, or in `room`.
-const float* widen(const float* from, int64_t, float*) { return from; }
-
 template <typename T>
-const float* widen(const T* from, int64_t count, float* room) {
-  for_vectors(count, [&](int64_t i, auto io) { io.put(room + i, io.get(from + i)); });
+constexpr bool is_float = sizeof(T) == sizeof(float);
+
+// `count` numbers as floats, clipped at zero or not: themselves, or in `room`.
+template <typename T>
+const float* widen(const T* from, int64_t count, bool clips, float* room) {
+  if constexpr (is_float<T>)
+    if (!clips) return from;
+  // max(0, NaN) is NaN.
+  const Floats least = broadcast(clips ? 0.0f : -INFINITY);
+  for_vectors(count, [&](int64_t i, auto io) { io.put(room + i, maximum(least, io.get(from + i))); });
   return room;
+}
+
+// Zeros where `clipped` is not above zero.
+template <typename T>
+void mask(const T* clipped, int64_t count, T* to) {
+  for_vectors(count, [&](int64_t i, auto io) {
+    const Floats x = io.get(clipped + i);
+    io.put(to + i, x <= 0.0f ? Floats{} : io.get(to + i));
+  });
 }
 
 template <typename T>
@@ -193,10 +209,11 @@ void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* pa
   float* other = scratch + chunk * in;
   for_chunks(begin, end, chunk, [&](int64_t at, int64_t pixels) {
     const int64_t after = (end - at - pixels) * out;
-    const float* numbers = widen(x + at * in, pixels * in, scratch);
+    const float* numbers = widen(x + at * in, pixels * in, shape.clips, scratch);
     if (y) multiply_chunk(shape, numbers, packed, pixels, after, y + at * out);
+    if (y && shape.masks) mask(with + at * out, pixels * out, y + at * out);
     if (!maps.sums) return;
-    const float* others = widen(with + at * out, pixels * out, other);
+    const float* others = widen(with + at * out, pixels * out, shape.masks, other);
     sum_chunk(shape, numbers, others, pixels, pixels * out + (others == other ? lanes : after), maps.sums);
   });
 }
@@ -208,7 +225,8 @@ int64_t pointwise_lanes() { return lanes; }
 int64_t pointwise_room(int64_t channels) { return room_of(channels); }
 
 int64_t pointwise_scratch(const PointwiseShape& shape) {
-  return shape.storage == Storage::float32 ? 0 : chunk_pixels(shape) * (shape.in + shape.out) + lanes;
+  const bool copies = shape.storage != Storage::float32 || shape.clips || shape.masks;
+  return copies ? chunk_pixels(shape) * (shape.in + shape.out) + lanes : 0;
 }
 
 void pack_pointwise(const PointwiseShape& shape, const float* matrix, int64_t out_stride, int64_t in_stride,

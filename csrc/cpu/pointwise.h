@@ -8,10 +8,12 @@
 
 namespace partnas {
 
-// Pixels, rows of `in` channels, times a matrix: rows of `out` channels.
+// Pixels, rows of `in` channels, times a matrix: rows of `out` channels. `clips`: x is clipped at zero first. `masks`:
+// `with` is, and y is zero where it was clipped, which is the backward of that.
 struct PointwiseShape {
   Storage storage;
   int64_t in, out;
+  bool clips, masks;
 };
 
 // What becomes of pixels x [in]: y [out] is their product by the matrix, and the sums over them of x[i] * with[o] are added

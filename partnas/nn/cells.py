@@ -1,6 +1,5 @@
 """Cells of a derived network: the operations that a genotype names."""
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -11,9 +10,11 @@ from partnas.nn.layout import CellLayout
 from partnas.nn.primitives import (
     DILATED,
     SEPARABLE,
+    Branch,
     DilatedConv,
     FactorisedReduction,
     SeparableConv,
+    normalised_sum,
     preprocessing,
 )
 
@@ -56,8 +57,15 @@ class Cell(nn.Module):
         """
         values = [layer(x) for layer, x in zip(self.preprocess, (older, newer), strict=True)]
         for sources, edges in zip(self.sources, self.nodes, strict=True):
-            entering = (edge(values[source]) for source, edge in zip(sources, edges, strict=True))
-            values.append(functools.reduce(torch.add, entering))
+            branches = [(edge, values[source]) for source, edge in zip(sources, edges, strict=True)]
+            normed = [(edge, x) for edge, x in branches if isinstance(edge, Branch)]
+            values.append(
+                normalised_sum(
+                    [edge.before_norm(x) for edge, x in normed],
+                    [edge.norm for edge, _ in normed],
+                    [edge(x) for edge, x in branches if not isinstance(edge, Branch)],
+                )
+            )
         return torch.cat(values[INPUTS:], 1)
 
 

@@ -140,8 +140,8 @@ class SourceBank(nn.Module):
 
     def _skip(self, x: torch.Tensor) -> list[torch.Tensor]:
         halves = [
-            pointwise([part] * self.edges, weight)
-            for part, weight in zip(every_second(torch.relu(x)), (self.skip_even, self.skip_odd), strict=True)
+            pointwise([part] * self.edges, weight, relu=True)
+            for part, weight in zip(every_second(x), (self.skip_even, self.skip_odd), strict=True)
         ]
         return [torch.cat(pair, 1) for pair in zip(*halves, strict=True)]
 

@@ -1,12 +1,17 @@
 """The layers that cells are made of. Networks are channels-last; every layer takes and gives ``(B, C, H, W)``."""
 
+import functools
+from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
 from partnas.ops.depthwise_bank import depthwise_bank
+from partnas.ops.norm_sum import norm_stats, norm_sum
+from partnas.ops.pointwise import pointwise
 from partnas.ops.upsample import upsample
 
 SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
@@ -16,9 +21,63 @@ DILATED = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
 """Kernel sizes of (ReLU, depthwise with dilation 2, pointwise, batch norm)."""
 
 
-def batch_norm(channels: int, searching: bool) -> nn.BatchNorm2d:
-    """Batch norm: in the supernet without affine map and running statistics, in a derived network with both."""
-    return nn.BatchNorm2d(channels, affine=not searching, track_running_stats=not searching)
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm whose arithmetic the operators do that read its map: nothing normalised is written for its own sake.
+
+    Attributes:
+        synchronised: Take batch statistics over all ranks in training mode.
+    """
+
+    def __init__(self, channels: int, searching: bool = False):
+        """In the supernet (``searching``) without affine map and running statistics, in a derived network with both."""
+        super().__init__(channels, affine=not searching, track_running_stats=not searching)
+        self.synchronised = False
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the running statistics are used: in evaluation mode, where there are any."""
+        return not self.training and self.track_running_stats
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return normalised_sum([x], [self])
+
+
+def measured(maps: Sequence[torch.Tensor], norms: Sequence[BatchNorm]) -> torch.Tensor:
+    """The statistics ``(K, 2, C)`` that batch norms of one mode normalise their maps with; in training mode the running
+    ones follow."""
+    if norms[0].fixed:
+        return torch.stack([torch.stack([norm.running_mean, norm.running_var]) for norm in norms])
+    synchronised = norms[0].synchronised and norms[0].training
+    statistics = norm_stats(maps, synchronised)
+    if norms[0].training and norms[0].track_running_stats:
+        count = maps[0][:, :1].numel() * (dist.get_world_size() if synchronised else 1)
+        unbiased = count / max(count - 1, 1)
+        for norm, (mean, variance) in zip(norms, statistics, strict=True):
+            norm.num_batches_tracked += 1
+            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+            norm.running_var.lerp_(variance.to(norm.running_var.dtype) * unbiased, norm.momentum)
+    return statistics
+
+
+def normalised_sum(
+    maps: Sequence[torch.Tensor], norms: Sequence[BatchNorm], identities: Sequence[torch.Tensor] = ()
+) -> torch.Tensor:
+    """The sum of maps ``(B, C, H, W)``, each after its own batch norm, and of identities, in one pass."""
+    if not maps:
+        return functools.reduce(torch.add, identities)
+    statistics = measured(maps, norms)
+    first = norms[0]
+    return norm_sum(
+        maps,
+        statistics,
+        torch.stack([norm.weight for norm in norms]) if first.affine else statistics.new_ones(len(maps)),
+        identities,
+        statistics.new_ones(len(identities)),
+        shift=functools.reduce(torch.add, [norm.bias for norm in norms]) if first.affine else None,
+        eps=first.eps,
+        fixed=first.fixed,
+        synchronised=first.synchronised and first.training,
+    )
 
 
 def uniform_parameter(*shape: int, fan_in: int) -> nn.Parameter:
@@ -27,15 +86,13 @@ def uniform_parameter(*shape: int, fan_in: int) -> nn.Parameter:
 
 
 def every_second(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the two convolutions of a factorised reduction read: the even pixels, and the odd ones (the diagonal
+    """What the two convolutions of a factorised reduction read of a map: the even pixels, and the odd ones (the diagonal
     neighbours). Where a side is odd the latter end in a row or column of zeros, so that both have one size."""
-    height, width = x.shape[2:]
-    odd = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1::2, 1::2]
-    return x[:, :, ::2, ::2], odd
+    return _EverySecond.apply(x) if torch.is_grad_enabled() else _every_second(x)
 
 
 class DepthwiseConv2d(nn.Module):
-    """ReLU and one depthwise convolution.
+    """Batch norm of the map before where there is one, ReLU and one depthwise convolution, in one read.
 
     Attributes:
         weight: ``(C, k, k)``.
@@ -46,59 +103,100 @@ class DepthwiseConv2d(nn.Module):
         self.stride, self.dilation = stride, dilation
         self.weight = uniform_parameter(channels, kernel_size, kernel_size, fan_in=kernel_size**2)
 
+    def forward(self, x: torch.Tensor, norm: BatchNorm | None = None) -> torch.Tensor:
+        options = {"dilations": [self.dilation], "stride": self.stride}
+        if norm is not None and norm.fixed:
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            options |= {"scale": scale, "shift": norm.bias - norm.running_mean * scale}
+        elif norm is not None:
+            options |= {"statistics": measured([x], [norm])[0], "scale": norm.weight, "shift": norm.bias}
+            options |= {"eps": norm.eps, "synchronised": norm.synchronised and norm.training}
+        return depthwise_bank(x, [self.weight], **options)[0]
+
+
+class Pointwise(nn.Conv2d):
+    """1x1 convolution without bias, after ReLU or not."""
+
+    def __init__(self, channels_in: int, channels_out: int, relu: bool = False):
+        super().__init__(channels_in, channels_out, 1, bias=False)
+        self.relu = relu
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return depthwise_bank(x, [self.weight], dilations=[self.dilation], stride=self.stride)[0]
+        return pointwise([x], self.weight[None, :, :, 0, 0], self.relu)[0]
 
 
-class SeparableConv(nn.Sequential):
+class Branch(nn.Module):
+    """Layers that end in a batch norm, which is left to who sums the branches of a node.
+
+    Attributes:
+        norm: That batch norm.
+    """
+
+    norm: BatchNorm
+
+    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
+        """The map that ``norm`` normalises."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.before_norm(x))
+
+
+class SeparableConv(Branch):
     """(ReLU, depthwise, pointwise, batch norm) twice, the first at ``stride``."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int):
-        super().__init__(
-            DepthwiseConv2d(channels, kernel_size, stride, dilation=1),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-            DepthwiseConv2d(channels, kernel_size, 1, dilation=1),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        super().__init__()
+        self.depthwise = DepthwiseConv2d(channels, kernel_size, stride, dilation=1)
+        self.pointwise = Pointwise(channels, channels)
+        self.norm_between = BatchNorm(channels)
+        self.depthwise_second = DepthwiseConv2d(channels, kernel_size, 1, dilation=1)
+        self.pointwise_second = Pointwise(channels, channels)
+        self.norm = BatchNorm(channels)
+
+    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
+        halfway = self.pointwise(self.depthwise(x))
+        return self.pointwise_second(self.depthwise_second(halfway, self.norm_between))
 
 
-class DilatedConv(nn.Sequential):
+class DilatedConv(Branch):
     """ReLU, depthwise convolution with dilation 2, pointwise convolution, batch norm."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int):
-        super().__init__(
-            DepthwiseConv2d(channels, kernel_size, stride, dilation=2),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        super().__init__()
+        self.depthwise = DepthwiseConv2d(channels, kernel_size, stride, dilation=2)
+        self.pointwise = Pointwise(channels, channels)
+        self.norm = BatchNorm(channels)
+
+    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pointwise(self.depthwise(x))
 
 
-class FactorisedReduction(nn.Module):
+class FactorisedReduction(Branch):
     """ReLU, then half of the channels from the even pixels and half from the odd ones, batch norm: DARTS' skip at
     stride 2. Sides are halved, rounding up."""
 
     def __init__(self, channels_in: int, channels_out: int, searching: bool):
         super().__init__()
-        self.even = nn.Conv2d(channels_in, channels_out // 2, 1, bias=False)
-        self.odd = nn.Conv2d(channels_in, channels_out - channels_out // 2, 1, bias=False)
-        self.norm = batch_norm(channels_out, searching)
+        self.even = Pointwise(channels_in, channels_out // 2, relu=True)
+        self.odd = Pointwise(channels_in, channels_out - channels_out // 2, relu=True)
+        self.norm = BatchNorm(channels_out, searching)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        even, odd = every_second(torch.relu(x))
-        return self.norm(torch.cat([self.even(even), self.odd(odd)], 1))
+    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
+        even, odd = every_second(x)
+        return torch.cat([self.even(even), self.odd(odd)], 1)
 
 
-class ReluConvNorm(nn.Sequential):
+class ReluConvNorm(Branch):
     """ReLU, 1x1 convolution, batch norm."""
 
     def __init__(self, channels_in: int, channels_out: int, searching: bool):
-        super().__init__(
-            nn.ReLU(),
-            nn.Conv2d(channels_in, channels_out, 1, bias=False),
-            batch_norm(channels_out, searching),
-        )
+        super().__init__()
+        self.pointwise = Pointwise(channels_in, channels_out, relu=True)
+        self.norm = BatchNorm(channels_out, searching)
+
+    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pointwise(x)
 
 
 class Upsample(nn.Module):
@@ -118,7 +216,7 @@ class Stem(nn.Sequential):
     def __init__(self, channels: int, searching: bool):
         super().__init__(
             nn.Conv2d(3, channels, 3, padding=1, bias=False),
-            batch_norm(channels, searching),
+            BatchNorm(channels, searching),
         )
 
 
@@ -132,3 +230,26 @@ def preprocessing(channels_in: int, channels_out: int, factor: Fraction, searchi
         return FactorisedReduction(channels_in, channels_out, searching)
     layer = ReluConvNorm(channels_in, channels_out, searching)
     return layer if factor == 1 else nn.Sequential(layer, Upsample(int(factor)))
+
+
+class _EverySecond(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.shape = x.shape
+        return _every_second(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
+        height, width = ctx.shape[2:]
+        gradient = torch.empty(ctx.shape, dtype=even.dtype, device=even.device, memory_format=torch.channels_last)
+        gradient.zero_()
+        gradient[:, :, ::2, ::2] = even
+        gradient[:, :, 1::2, 1::2] = odd[:, :, : height // 2, : width // 2]
+        return gradient
+
+
+def _every_second(x):
+    height, width = x.shape[2:]
+    padded = F.pad(x, (0, width % 2, 0, height % 2))
+    return tuple(padded[:, :, first::2, first::2].contiguous(memory_format=torch.channels_last) for first in (0, 1))

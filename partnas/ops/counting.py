@@ -1,11 +1,13 @@
 """FLOPs of the native operators, for fvcore."""
 
 from collections.abc import Callable
+from math import prod
 
 from fvcore.nn.jit_handles import get_shape
 
 from partnas.ops.channel_shuffle import flops as channel_shuffle_flops
 from partnas.ops.depthwise_bank import flops as depthwise_bank_flops
+from partnas.ops.norm_sum import flops as norm_sum_flops
 from partnas.ops.pointwise import flops as pointwise_flops
 from partnas.ops.soft_argmax_3d import flops as soft_argmax_3d_flops
 from partnas.ops.upsample import flops as upsample_flops
@@ -15,8 +17,8 @@ def fvcore_handles() -> dict[str, Callable]:
     """Handles that count the native operators: ``FlopCountAnalysis(...).set_op_handle(**fvcore_handles())``.
 
     fvcore counts a multiply-add as one, and nothing for softmax and sums: the reference of :func:`soft_argmax_3d`
-    counts as (nearly) zero there, the native operator with its own formula. Pools, batch statistics and weighted sums
-    count as nothing, as fvcore has it for their references.
+    counts as (nearly) zero there, the native operator with its own formula. Pools and batch statistics count as
+    nothing, and a batch norm as it does in evaluation mode, as fvcore has it for their references.
     """
     return {
         "partnas::soft_argmax_3d": lambda inputs, outputs: soft_argmax_3d_flops(get_shape(inputs[0])),
@@ -24,7 +26,7 @@ def fvcore_handles() -> dict[str, Callable]:
         "partnas::depthwise_bank": _count_depthwise_bank,
         "partnas::pointwise": _count_pointwise,
         "partnas::norm_stats": lambda inputs, outputs: 0,
-        "partnas::norm_sum": lambda inputs, outputs: 0,
+        "partnas::norm_sum": _count_norm_sum,
         "partnas::pool_pair": lambda inputs, outputs: 0,
         "partnas::upsample": lambda inputs, outputs: upsample_flops(
             get_shape(inputs[0]), get_shape(outputs[0])[2] // get_shape(inputs[0])[2]
@@ -33,11 +35,16 @@ def fvcore_handles() -> dict[str, Callable]:
 
 
 def _count_depthwise_bank(inputs, outputs):
-    x, weights, _, stride = inputs[:4]
+    x, weights, _, stride, statistics, scale = inputs[:6]
     sizes = [get_shape(weight)[-1] for weight in weights.node().inputs()]
-    return depthwise_bank_flops(get_shape(x), sizes, stride.toIValue())
+    normed = 2 if get_shape(scale) else 1 if get_shape(statistics) else 0
+    return depthwise_bank_flops(get_shape(x), sizes, stride.toIValue(), normed)
+
+
+def _count_norm_sum(inputs, outputs):
+    return norm_sum_flops(len(list(inputs[0].node().inputs())), prod(get_shape(outputs[0])))
 
 
 def _count_pointwise(inputs, outputs):
-    maps, weight = inputs
+    maps, weight, _ = inputs
     return pointwise_flops(get_shape(next(maps.node().inputs())), get_shape(weight))

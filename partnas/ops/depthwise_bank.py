@@ -87,11 +87,12 @@ def reference(
     return maps
 
 
-def flops(shape: Sequence[int], sizes: Sequence[int], stride: int = 1) -> int:
-    """Multiply-adds of :func:`depthwise_bank` on a source of ``shape`` with filters of the sides ``sizes``."""
+def flops(shape: Sequence[int], sizes: Sequence[int], stride: int = 1, normed: int = 0) -> int:
+    """Multiply-adds of :func:`depthwise_bank` on a source of ``shape`` with filters of the sides ``sizes``, and what
+    fvcore counts for a batch norm in evaluation mode: ``normed`` an element, 2 with an affine map and 1 without."""
     batch, channels, height, width = shape
     positions = -(-height // stride) * -(-width // stride)
-    return batch * channels * positions * sum(size * size for size in sizes)
+    return batch * channels * (positions * sum(size * size for size in sizes) + normed * height * width)
 
 
 class _Settings(NamedTuple):
@@ -189,13 +190,13 @@ def _reference_backward(settings, gradients, x, statistics, scale, shift, weight
 
 def _read(x, statistics, scale, shift, eps, relu):
     x = x.contiguous(memory_format=torch.channels_last)
-    if statistics is not None and x.numel():
-        scale, shift = (None if t is None else t.to(statistics.dtype) for t in (scale, shift))
-        x = F.batch_norm(x, *statistics, scale, shift, training=False, eps=eps)
-        return x.relu_() if relu else x
-    if scale is not None:
-        x = torch.addcmul(shift[:, None, None], x, scale[:, None, None]).to(x.dtype)
-    return torch.relu(x) if relu else x
+    if statistics is None and scale is not None:
+        statistics, eps = torch.stack([torch.zeros_like(scale), torch.ones_like(scale)]), 0.0
+    if statistics is None or x.numel() == 0:
+        return torch.relu(x) if relu else x
+    scale, shift = (None if t is None else t.to(statistics.dtype) for t in (scale, shift))
+    x = F.batch_norm(x, *statistics, scale, shift, training=False, eps=eps)
+    return x.relu_() if relu else x
 
 
 def _read_backward(gradient, x, statistics, scale, eps, synchronised, needs):

@@ -5,14 +5,17 @@ N = B*H*W, per channel:
 
     dL/dz_k = w_k r_k (g - mean(g) - zn_k mean(g zn_k))        dL/dw_k = sum over channels and positions of g zn_k
 
-so the reductions that batch norm's backward needs anyway give the gradients of the weights, that is of the alphas.
+so the reductions that batch norm's backward needs anyway give the gradients of the weights, that is of the alphas. A
+derived network's batch norms have a weight for each channel, and a shift: the sum over channels is then left out.
 """
 
-import math
+import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 
 from partnas.ops import native
 from partnas.ops.backend import resolve
@@ -45,20 +48,24 @@ def norm_sum(
     identities: Sequence[torch.Tensor] = (),
     identity_weights: torch.Tensor | None = None,
     *,
+    shift: torch.Tensor | None = None,
     eps: float = 1e-5,
+    fixed: bool = False,
     synchronised: bool = False,
 ) -> torch.Tensor:
     """Weighted sum of normalised maps and of identities: a node of a mixed cell (Eqs. 1 and 2 of the paper).
 
-    ``sum_k weights[k] * (maps[k] - mean_k) / sqrt(variance_k + eps) + sum_l identity_weights[l] * identities[l]``
+    ``sum_k weights[k] * (maps[k] - mean_k) / sqrt(variance_k + eps) + sum_l identity_weights[l] * identities[l] + shift``
 
     Args:
         maps: K tensors ``(B, C, H, W)``, float32, bfloat16, float16 or float64, any strides.
         statistics: ``(K, 2, C)``, from :func:`norm_stats` of these very maps.
-        weights: ``(K,)``.
+        weights: ``(K,)``, or ``(K, C)``: one for each channel.
         identities: L tensors of the maps' shape, summed as they are (skip connections).
         identity_weights: ``(L,)``; may be left out when there are none.
+        shift: ``(C,)``, added to every position.
         eps: Added to the variances.
+        fixed: The statistics are no function of these maps (batch norm in evaluation mode).
         synchronised: The statistics are those of all ranks, and so are the means in the backward. Gradients of
             ``weights`` stay this rank's own share.
 
@@ -75,8 +82,13 @@ def norm_sum(
         identity_weights = weights.new_zeros(0)
     if len(weights) != len(maps) or len(statistics) != len(maps) or len(identity_weights) != len(identities):
         raise ValueError("norm_sum: each map needs its statistics and weight, each identity its weight")
-    function = _NativeNormSum if _runs_natively((*maps, *identities)) else _NormSum
-    return function.apply(statistics, weights, identity_weights, eps, synchronised, len(maps), *maps, *identities)
+    settings = _Settings(eps, fixed, synchronised and not fixed, len(maps))
+    is_native = _runs_natively((*maps, *identities))
+    if torch.is_grad_enabled():
+        function = _NativeNormSum if is_native else _NormSum
+        return function.apply(settings, statistics, weights, identity_weights, shift, *maps, *identities)
+    summed = _native_sum if is_native else _summed
+    return summed(eps, statistics, weights, identity_weights, shift, maps, identities)
 
 
 def reference(
@@ -86,15 +98,18 @@ def reference(
     identities: Sequence[torch.Tensor] = (),
     identity_weights: torch.Tensor | None = None,
     eps: float = 1e-5,
+    shift: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """:func:`norm_sum` in plain PyTorch; differentiable through ``statistics`` where those come from
     :func:`reference_stats`."""
     total = 0
     for z, (mean, variance), weight in zip(maps, statistics, weights, strict=True):
         normalised = (z.to(mean.dtype) - mean[:, None, None]) * torch.rsqrt(variance + eps)[:, None, None]
-        total = total + weight * normalised
+        total = total + (weight[:, None, None] if weight.dim() else weight) * normalised
     for index, x in enumerate(identities):
         total = total + identity_weights[index] * x.to(statistics.dtype)
+    if shift is not None:
+        total = total + shift[:, None, None]
     return total.to((*maps, *identities)[0].dtype)
 
 
@@ -104,9 +119,9 @@ def reference_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack([torch.stack([z.mean((0, 2, 3)), z.var((0, 2, 3), unbiased=False)]) for z in wide])
 
 
-def flops(maps: int, identities: int, elements: int) -> int:
-    """Multiply-adds of :func:`norm_sum` on maps of ``elements`` numbers, statistics not counted."""
-    return (maps + identities) * elements
+def flops(maps: int, elements: int) -> int:
+    """What fvcore counts for :func:`norm_sum` of maps of ``elements`` numbers: batch norms in evaluation mode."""
+    return 2 * maps * elements
 
 
 def norm_backward(
@@ -117,6 +132,7 @@ def norm_backward(
     eps: float,
     synchronised: bool,
     needs: Sequence[bool],
+    fixed: bool = False,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Backward of ``scale * (x - mean) / sqrt(variance + eps) + shift`` through the statistics of ``x``.
 
@@ -125,6 +141,7 @@ def norm_backward(
         statistics: ``(2, C)``.
         scale: ``(C,)`` or None for one.
         needs: Which of the three gradients to form.
+        fixed: The statistics are no function of ``x``.
 
     Returns:
         Gradients of ``x``, ``scale`` and ``shift``, None for those not needed. Those of scale and shift are this
@@ -134,8 +151,9 @@ def norm_backward(
     if x.numel() == 0:
         return x.clone() if needs[0] else None, *(torch.zeros_like(mean) if n else None for n in needs[1:])
     if not synchronised:
+        scale = torch.ones_like(mean) if scale is None else scale
         found = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, torch.ones_like(mean) if scale is None else scale, None, None, mean, rstd, True, eps, needs
+            gradient, x, scale, *(statistics if fixed else (None, None)), mean, rstd, not fixed, eps, needs
         )
         return tuple(value if n else None for value, n in zip(found, needs, strict=True))
     normalised = (x - mean[:, None, None]) * rstd[:, None, None]
@@ -160,103 +178,123 @@ def over_ranks(statistics: torch.Tensor) -> torch.Tensor:
     return torch.stack([mean, variance / ranks], 1)
 
 
+class _Settings(NamedTuple):
+    eps: float
+    fixed: bool
+    synchronised: bool
+    count: int
+
+
 class _NormSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, statistics, weights, identity_weights, eps, synchronised, count, *inputs):
-        maps, identities = inputs[:count], inputs[count:]
-        scales = weights.detach().to(statistics)[:, None] * torch.rsqrt(statistics[:, 1] + eps)  # [K, C]
-        ctx.save_for_backward(statistics, weights, identity_weights, *inputs)
-        ctx.eps, ctx.synchronised, ctx.count = eps, synchronised, count
-        return _weighted_sum(maps, scales, -(scales * statistics[:, 0]).sum(0), identities, identity_weights.detach())
+    def forward(ctx, settings, statistics, weights, identity_weights, shift, *inputs):
+        maps, identities = inputs[: settings.count], inputs[settings.count :]
+        ctx.save_for_backward(statistics, weights, identity_weights, shift, *inputs)
+        ctx.settings = settings
+        return _summed(settings.eps, statistics, weights, identity_weights, shift, maps, identities)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
-        statistics, weights, identity_weights, *inputs = ctx.saved_tensors
-        needs_weights, needs_identity_weights = ctx.needs_input_grad[1:3]
-        needs = ctx.needs_input_grad[6:]
-        channels = gradient.shape[1]
+        statistics, weights, identity_weights, shift, *inputs = ctx.saved_tensors
+        settings = ctx.settings
+        needs_weights, needs_identity_weights, needs_shift = ctx.needs_input_grad[2:5]
+        needs = ctx.needs_input_grad[5:]
+        # With a map's weights as its scale, batch norm's own gradients are those of the weighted branch.
+        scales = _by_channel(weights, statistics)
         gradients: list[torch.Tensor | None] = []
         weight_gradients = []
-        for k in range(ctx.count):
-            # A scale of w in every channel makes batch norm's own gradients those of the weighted branch.
-            scale = weights[k].to(statistics).expand(channels).contiguous()
+        for k in range(settings.count):
             found = norm_backward(
-                gradient, inputs[k], statistics[k], scale, ctx.eps, ctx.synchronised, [needs[k], needs_weights, False]
+                gradient,
+                inputs[k],
+                statistics[k],
+                scales[k],
+                settings.eps,
+                settings.synchronised,
+                [needs[k], needs_weights, False],
+                settings.fixed,
             )
             gradients.append(found[0])
             if needs_weights:
-                weight_gradients.append(found[1].sum())
+                weight_gradients.append(found[1] if weights.dim() == 2 else found[1].sum())
         identity_weight_gradients = []
-        for index, x in enumerate(inputs[ctx.count :]):
-            needed = needs[ctx.count + index]
+        for index, x in enumerate(inputs[settings.count :]):
+            needed = needs[settings.count + index]
             gradients.append(gradient * identity_weights[index].to(gradient) if needed else None)
             if needs_identity_weights:
                 identity_weight_gradients.append(_dot(gradient, x))
         return (
             None,
+            None,
             _stacked(weight_gradients, weights) if needs_weights else None,
             _stacked(identity_weight_gradients, identity_weights) if needs_identity_weights else None,
-            None,
-            None,
-            None,
+            gradient.to(_accumulator(gradient)).sum((0, 2, 3)).to(shift.dtype) if needs_shift else None,
             *gradients,
         )
 
 
 class _NativeNormSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, statistics, weights, identity_weights, eps, synchronised, count, *inputs):
-        ctx.save_for_backward(statistics, weights, identity_weights, *inputs)
-        ctx.eps, ctx.synchronised, ctx.count = eps, synchronised, count
-        return torch.ops.partnas.norm_sum(
-            inputs[:count], statistics, _exact(weights), inputs[count:], _exact(identity_weights), eps
-        )
+    def forward(ctx, settings, statistics, weights, identity_weights, shift, *inputs):
+        ctx.save_for_backward(statistics, weights, identity_weights, shift, *inputs)
+        ctx.settings = settings
+        maps, identities = inputs[: settings.count], inputs[settings.count :]
+        return _native_sum(settings.eps, statistics, weights, identity_weights, shift, maps, identities)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
-        statistics, weights, identity_weights, *inputs = ctx.saved_tensors
-        maps, identities = inputs[: ctx.count], inputs[ctx.count :]
-        needs_weights, needs_identity_weights = ctx.needs_input_grad[1:3]
-        needs = ctx.needs_input_grad[6:]
-        wanted = [k for k in range(ctx.count) if needs[k]]
-        wanted_identities = [index for index in range(len(identities)) if needs[ctx.count + index]]
-        weight_gradient = identity_weight_gradient = None
-        measured = maps if wanted or needs_weights else []
+        statistics, weights, identity_weights, shift, *inputs = ctx.saved_tensors
+        eps, fixed, synchronised, count = ctx.settings
+        maps, identities = inputs[:count], inputs[count:]
+        needs_weights, needs_identity_weights, needs_shift = ctx.needs_input_grad[2:5]
+        needs = ctx.needs_input_grad[5:]
+        wanted = [k for k in range(count) if needs[k]]
+        wanted_identities = [index for index in range(len(identities)) if needs[count + index]]
+        weight_gradient = identity_weight_gradient = shift_gradient = None
+        measured = maps if needs_weights or (wanted and not fixed) else []
         dotted = identities if needs_identity_weights else []
-        sums, dots = statistics.new_zeros(1, gradient.shape[1]), None
-        if measured or dotted:
-            sums, dots = torch.ops.partnas.norm_sum_reduce(gradient, measured, statistics[: len(measured)], dotted)
+        sums, dots = statistics.new_zeros(1 + count, gradient.shape[1]), None
+        if measured or dotted or needs_shift:
+            found, dots = torch.ops.partnas.norm_sum_reduce(gradient, measured, statistics[: len(measured)], dotted)
+            sums[: len(found)] = found
         if needs_weights:
-            rstd = torch.rsqrt(statistics[:, 1] + ctx.eps)
-            weight_gradient = (sums[1:] * rstd).sum(1).to(weights.dtype)
+            weight_gradient = sums[1:] * torch.rsqrt(statistics[:, 1] + eps)
+            weight_gradient = (weight_gradient if weights.dim() == 2 else weight_gradient.sum(1)).to(weights.dtype)
         if needs_identity_weights:
             identity_weight_gradient = dots.to(identity_weights.dtype) if dotted else torch.zeros_like(identity_weights)
-        found = [None] * len(inputs)
+        if needs_shift:
+            shift_gradient = sums[0].to(shift.dtype)
+        formed = [None] * len(inputs)
         if wanted or wanted_identities:
-            formed = torch.ops.partnas.norm_sum_backward(
+            gradients = torch.ops.partnas.norm_sum_backward(
                 gradient,
-                measured,
-                statistics[: len(measured)],
-                _exact(weights[: len(measured)]),
-                _means(sums, gradient, ctx.synchronised and bool(wanted)),
+                maps,
+                statistics,
+                _by_channel(weights, statistics),
+                torch.zeros_like(sums) if fixed else _means(sums, gradient, synchronised and bool(wanted)),
                 _exact(identity_weights),
                 wanted,
                 wanted_identities,
-                ctx.eps,
+                eps,
             )
-            for index, value in zip(
-                [*wanted, *(ctx.count + index for index in wanted_identities)], formed, strict=True
-            ):
-                found[index] = value
-        return None, weight_gradient, identity_weight_gradient, None, None, None, *found
+            places = [*wanted, *(count + index for index in wanted_identities)]
+            for index, value in zip(places, gradients, strict=True):
+                formed[index] = value
+        return None, None, weight_gradient, identity_weight_gradient, shift_gradient, *formed
 
 
 def _runs_natively(maps: Sequence[torch.Tensor]) -> bool:
     """Whether native code takes the maps: it does unless they are float64, which is for gradient checks, or mixed."""
     there = resolve("norm_sum", maps[0]) == "native"
     return there and maps[0].dtype != torch.float64 and all(z.dtype == maps[0].dtype for z in maps)
+
+
+def _by_channel(weights: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
+    """The weights as ``(K, C)`` in the accumulator's dtype."""
+    weights = weights.detach().to(statistics.dtype)
+    return weights if weights.dim() == 2 else weights[:, None].expand(-1, statistics.shape[2]).contiguous()
 
 
 def _exact(weights: torch.Tensor) -> torch.Tensor:
@@ -273,30 +311,22 @@ def _means(sums: torch.Tensor, gradient: torch.Tensor, synchronised: bool) -> to
     return total / (count * dist.get_world_size())
 
 
-def _weighted_sum(maps, scales, offset, identities, identity_weights):
+def _native_sum(eps, statistics, weights, identity_weights, shift, maps, identities):
+    weights, identity_weights = _by_channel(weights, statistics), _exact(identity_weights)
+    shift = None if shift is None else _exact(shift)
+    return torch.ops.partnas.norm_sum(maps, statistics, weights, identities, identity_weights, shift, eps)
+
+
+def _summed(eps, statistics, weights, identity_weights, shift, maps, identities):
     first = (*maps, *identities)[0]
-    total = torch.empty_like(first, dtype=scales.dtype)
-    total.copy_(offset[:, None, None].expand_as(first))
-    # Rows of many pixels: a per-channel factor is then repeated along a long inner loop.
-    rows = [_rows(value) for value in (total, *maps)]
-    if all(row is not None for row in rows):
-        for row, scale in zip(rows[1:], scales, strict=True):
-            rows[0].addcmul_(row, scale.repeat(rows[0].shape[1] // len(scale)))
-    else:
-        for z, scale in zip(maps, scales, strict=True):
-            total.addcmul_(z, scale[:, None, None])
-    for index, x in enumerate(identities):
-        total.addcmul_(x, identity_weights[index].to(total))
-    return total.to(first.dtype)
-
-
-def _rows(value: torch.Tensor) -> torch.Tensor | None:
-    """A channels-last tensor as ``(rows, pixels * C)`` with at least 128 columns where they fit; None for others."""
-    batch, channels, height, width = value.shape
-    if value.numel() == 0 or not value.is_contiguous(memory_format=torch.channels_last):
-        return None
-    pixels = math.gcd(batch * height * width, max(1, 256 // channels))
-    return value.permute(0, 2, 3, 1).reshape(-1, pixels * channels)
+    terms = [
+        F.batch_norm(z.to(statistics.dtype), *measured, scale, torch.zeros_like(scale), eps=eps)
+        for z, measured, scale in zip(maps, statistics, _by_channel(weights, statistics), strict=True)
+    ]
+    terms += [x * weight for x, weight in zip(identities, identity_weights.detach().to(statistics.dtype), strict=True)]
+    if shift is not None:
+        terms.append(shift.detach().to(statistics.dtype)[:, None, None])
+    return functools.reduce(torch.add, terms).to(first.dtype)
 
 
 def _statistics(z: torch.Tensor) -> torch.Tensor:
@@ -325,7 +355,7 @@ def _fake_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     return maps[0].new_empty(len(maps), 2, maps[0].shape[1], dtype=torch.float32)
 
 
-def _fake(maps, statistics, weights, identities, identity_weights, eps) -> torch.Tensor:
+def _fake(maps, statistics, weights, identities, identity_weights, shift, eps) -> torch.Tensor:
     return _like((*maps, *identities)[0])
 
 

@@ -20,7 +20,7 @@ MOST_CHANNELS = {
 large matrices into blocks that fit the caches (``bench/bench_pointwise.py``)."""
 
 
-def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> list[torch.Tensor]:
+def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = False) -> list[torch.Tensor]:
     """1x1 convolutions without bias, of many maps at once: ``weight[f] @ maps[f]`` at every pixel.
 
     The native backend serves maps of up to ``MOST_CHANNELS`` channels in all dtypes but float64; everything else is left
@@ -30,6 +30,7 @@ def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> list[torch.
         maps: F tensors ``(B, C_in, H, W)`` of one shape and dtype, float32, bfloat16, float16 or float64, any strides. One
             tensor may come several times.
         weight: ``(F, C_out, C_in)``.
+        relu: Clip the maps at zero first; the clipped maps are not kept.
 
     Returns:
         F maps ``(B, C_out, H, W)`` in the maps' dtype, channels-last. Accumulates in float32 at least.
@@ -41,12 +42,14 @@ def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> list[torch.
         raise ValueError(f"pointwise: {len(maps)} maps but {len(weight)} matrices")
     served = _served_natively(maps, weight)
     if torch.is_grad_enabled():
-        return list(_Pointwise.apply(served, weight, *maps))
-    return _forward(served, weight, maps)
+        return list(_Pointwise.apply(served, relu, weight, *maps))
+    return _forward(served, weight, maps, relu)
 
 
-def reference(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> list[torch.Tensor]:
+def reference(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = False) -> list[torch.Tensor]:
     """:func:`pointwise` in plain PyTorch: a product of the library for each map."""
+    if relu:
+        maps = [torch.relu(x) for x in maps]
     return [_as_map(_as_rows(x) @ matrix.t().to(x.dtype), x) for x, matrix in zip(maps, weight.unbind(0), strict=True)]
 
 
@@ -58,28 +61,28 @@ def flops(shape: Sequence[int], weight_shape: Sequence[int]) -> int:
 
 
 class _Pointwise(torch.autograd.Function):
-    """Keeps the maps only where the weight needs a gradient."""
+    """Keeps the maps only where the weight needs a gradient, or ReLU was taken of them."""
 
     @staticmethod
-    def forward(ctx, served, weight, *maps):
-        needs_weight = ctx.needs_input_grad[1]
-        ctx.served = served
+    def forward(ctx, served, relu, weight, *maps):
+        ctx.served, ctx.relu = served, relu
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(weight, *(maps if needs_weight else ()))
-        return tuple(_forward(served, weight, maps))
+        ctx.save_for_backward(weight, *(maps if relu or ctx.needs_input_grad[2] else ()))
+        return tuple(_forward(served, weight, maps, relu))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
         weight, *maps = ctx.saved_tensors
-        _, needs_weight, *needs_maps = ctx.needs_input_grad
+        _, _, needs_weight, *needs_maps = ctx.needs_input_grad
         read = [f for f, gradient in enumerate(gradients) if gradient is not None]
         whole = len(read) == len(gradients)
         backward = _native_backward if ctx.served else _reference_backward
         map_gradients, weight_gradient = backward(
             [gradients[f] for f in read],
-            [maps[f] for f in read] if needs_weight else [],
+            [maps[f] for f in read] if maps else [],
             weight if whole else weight[read],
+            ctx.relu,
             [needs_maps[f] for f in read],
             needs_weight,
         )
@@ -87,7 +90,7 @@ class _Pointwise(torch.autograd.Function):
             part, weight_gradient = weight_gradient, torch.zeros_like(weight)
             weight_gradient[read] = part
         found = dict(zip(read, map_gradients, strict=True))
-        return None, weight_gradient, *(found.get(f) for f in range(len(gradients)))
+        return None, None, weight_gradient, *(found.get(f) for f in range(len(gradients)))
 
 
 def _served_natively(maps, weight):
@@ -99,29 +102,34 @@ def _served_natively(maps, weight):
     )
 
 
-def _forward(served, weight, maps):
+def _forward(served, weight, maps, relu):
     if not served:
-        return reference(maps, weight)
-    return torch.ops.partnas.pointwise(maps, weight.detach().float())
+        return reference(maps, weight, relu)
+    return torch.ops.partnas.pointwise(maps, weight.detach().float(), relu)
 
 
-def _native_backward(gradients, maps, weight, needs_maps, needs_weight):
+def _native_backward(gradients, maps, weight, relu, needs_maps, needs_weight):
     """Gradients of each map, None for those not needed, and of the weight."""
-    found = torch.ops.partnas.pointwise_backward(gradients, maps, weight.detach().float(), [*needs_maps, needs_weight])
+    needs = [*needs_maps, needs_weight]
+    found = torch.ops.partnas.pointwise_backward(gradients, maps, weight.detach().float(), relu, needs)
     weight_gradient = found.pop().to(weight.dtype) if needs_weight else None
     found = iter(found)
     return [next(found) if need else None for need in needs_maps], weight_gradient
 
 
-def _reference_backward(gradients, maps, weight, needs_maps, needs_weight):
+def _reference_backward(gradients, maps, weight, relu, needs_maps, needs_weight):
     """Gradients of each map, None for those not needed, and of the weight."""
     map_gradients = []
     weight_gradient = torch.empty_like(weight) if needs_weight else None
     for f, gradient in enumerate(gradients):
         rows = _as_rows(gradient)
-        map_gradients.append(_as_map(rows @ weight[f].to(rows.dtype), gradient) if needs_maps[f] else None)
+        found = _as_map(rows @ weight[f].to(rows.dtype), gradient) if needs_maps[f] else None
+        if relu and needs_maps[f]:
+            found = torch.ops.aten.threshold_backward(found, maps[f], 0)
+        map_gradients.append(found)
         if needs_weight:
-            weight_gradient[f] = rows.t() @ _as_rows(maps[f])
+            x = torch.relu(maps[f]) if relu else maps[f]
+            weight_gradient[f] = rows.t() @ _as_rows(x)
     return map_gradients, weight_gradient
 
 
@@ -134,11 +142,11 @@ def _as_map(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)
 
 
-def _fake(maps, weight):
+def _fake(maps, weight, relu):
     return [_empty_map(x, weight.shape[1]) for x in maps]
 
 
-def _fake_backward(gradients, maps, weight, needs):
+def _fake_backward(gradients, maps, weight, relu, needs):
     found = [_empty_map(g, weight.shape[2]) for g, need in zip(gradients, needs, strict=False) if need]
     return [*found, torch.empty_like(weight)] if needs[-1] else found
 

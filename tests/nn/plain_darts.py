@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from partnas.nn.primitives import ReluConvNorm
+
 
 def norm(channels):
     return nn.BatchNorm2d(channels, affine=False)
@@ -178,8 +180,8 @@ def weight_pairs(mixed, plain) -> Iterator[tuple[str, nn.Parameter, int | slice,
             yield f"preprocess{index}.even", ours.even.weight, slice(None), theirs.conv_1.weight
             yield f"preprocess{index}.odd", ours.odd.weight, slice(None), theirs.conv_2.weight
         else:
-            layer = ours if len(ours) == 3 else ours[0]
-            yield f"preprocess{index}", layer[1].weight, slice(None), theirs[1].weight
+            layer = ours if isinstance(ours, ReluConvNorm) else ours[0]
+            yield f"preprocess{index}", layer.pointwise.weight, slice(None), theirs[1].weight
     for i, node in enumerate(plain.edges):
         for j, edge in enumerate(node):
             bank = mixed.sources[j]

@@ -19,10 +19,11 @@ def plain_block(depthwise, conv, norm, x):
 
 def plain_operation(name, layer, x, stride):
     if name.startswith("sep"):
-        return plain_block(*list(layer)[3:], plain_block(*list(layer)[:3], x))
+        x = plain_block(layer.depthwise, layer.pointwise, layer.norm_between, x)
+        return plain_block(layer.depthwise_second, layer.pointwise_second, layer.norm, x)
     if name.startswith("dil"):
-        assert layer[0].dilation == 2
-        return plain_block(*layer, x)
+        assert layer.depthwise.dilation == 2
+        return plain_block(layer.depthwise, layer.pointwise, layer.norm, x)
     if name == "max_pool_3x3":
         return F.max_pool2d(x, 3, stride, 1)
     if name == "avg_pool_3x3":
@@ -41,8 +42,8 @@ def plain_operation(name, layer, x, stride):
 def plain_input(layer, factor, x):
     if factor < 1:
         return plain_operation("skip_connect", layer, x, 2)
-    _, conv, norm = layer if factor == 1 else layer[0]
-    x = plain_norm(norm, F.conv2d(F.relu(x), conv.weight))
+    convolved = layer if factor == 1 else layer[0]
+    x = plain_norm(convolved.norm, F.conv2d(F.relu(x), convolved.pointwise.weight))
     return x if factor == 1 else F.interpolate(x, scale_factor=int(factor), mode="bilinear", align_corners=False)
 
 

@@ -62,7 +62,7 @@ def test_every_operation_of_a_derived_network(name, stride, sides):
 @pytest.mark.parametrize("name", NAMES[3:])
 def test_kernel_sizes_and_where_the_stride_is(name):
     layer = operation(name, 4, 2)
-    filters = [module for module in layer if isinstance(module, DepthwiseConv2d)]
+    filters = [module for module in layer.children() if isinstance(module, DepthwiseConv2d)]
     assert [f.weight.shape[-1] for f in filters] == [int(name[-1])] * len(filters)
     assert [f.stride for f in filters] == ([2, 1] if name.startswith("sep") else [2])
     assert [f.dilation for f in filters] == ([1, 1] if name.startswith("sep") else [2])
@@ -107,7 +107,7 @@ def test_preprocessing(searching):
     assert halved(x).shape == (2, 4, 2, 3)
     same = preprocessing(6, 4, Fraction(1), searching)
     assert isinstance(same, ReluConvNorm)
-    convolved = F.conv2d(F.relu(x), same[1].weight)
+    convolved = F.conv2d(F.relu(x), same.pointwise.weight)
     torch.testing.assert_close(same(x), F.batch_norm(convolved, None, None, training=True), rtol=1e-5, atol=1e-5)
     for factor in (2, 4):
         larger = preprocessing(6, 4, Fraction(factor), searching)

@@ -73,7 +73,7 @@ def test_every_batch_norm_is_synchronised_and_stays_what_it_was():
     synchronise(network, 2)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms
-    assert all(type(norm) is SynchronisedBatchNorm2d for norm in norms)
+    assert all(type(norm) is SynchronisedBatchNorm2d or norm.synchronised for norm in norms)
     assert {name: (id(p), p.dtype) for name, p in network.named_parameters()} == parameters
     assert [module.training for module in network.modules()] == modes
     for name, value in network.state_dict().items():
@@ -84,7 +84,9 @@ def test_the_cells_of_a_supernet_are_told():
     network, _ = networks()["supernet"]
     synchronise(network, 2)
     told = [module for module in network.modules() if hasattr(module, "synchronised")]
-    assert len(told) == sum(1 + len(cell.sources) for cell in network.cells)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert norms == 1 + 2 * len(network.cells)
+    assert len(told) == norms + sum(1 + len(cell.sources) for cell in network.cells)
     assert all(module.synchronised for module in told)
 
 

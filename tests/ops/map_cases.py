@@ -68,7 +68,8 @@ def counted(function, *arguments):
             return function(*inputs)
 
     analysis = FlopCountAnalysis(Counted(), arguments).set_op_handle(**fvcore_handles())
-    return analysis.unsupported_ops_warnings(False).tracer_warnings("none").total()
+    with torch.no_grad():
+        return analysis.unsupported_ops_warnings(False).tracer_warnings("none").total()
 
 
 def random_map(shape, dtype=torch.float32, layout="channels_last", seed=0):

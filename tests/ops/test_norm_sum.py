@@ -293,6 +293,89 @@ def test_nan_and_infinity_stay_in_their_channel(backend):
     assert output[:, [c for c in range(17) if c not in (3, 5)]].isfinite().all()
 
 
+def affine_case(shape=(3, 17, 7, 9), dtype=torch.float32, maps=2, identities=1):
+    """Maps with a weight for each channel, identities, a shift, and a gradient."""
+    maps, _, identities, identity_weights, gradient = case(shape, maps, identities, dtype)
+    generator = torch.Generator().manual_seed(5)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    weights = torch.randn(len(maps), shape[1], generator=generator).to(wide)
+    return maps, weights, identities, identity_weights, torch.randn(shape[1], generator=generator).to(wide), gradient
+
+
+def batch_norms(maps, weights, identities, identity_weights, shift, running=None):
+    """The same by PyTorch's batch norm, in training mode or with running statistics ``(K, 2, C)``."""
+    total = shift[:, None, None]
+    for k, z in enumerate(maps):
+        mean, variance = (None, None) if running is None else running[k]
+        total = total + F.batch_norm(z, mean, variance, weights[k], None, training=running is None, eps=EPS)
+    for x, weight in zip(identities, identity_weights, strict=True):
+        total = total + weight * x
+    return total
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [*SHAPES, EMPTY[0]], ids=str)
+def test_weights_for_each_channel_and_a_shift(backend, shape, dtype, fixed):
+    inputs = affine_case(shape, dtype)
+    running = torch.stack([torch.linspace(-1, 1, shape[1]), torch.linspace(0.5, 2, shape[1])]).expand(2, 2, -1)
+
+    def gradients(function, dtype):
+        maps, weights, identities, identity_weights, shift, gradient = (
+            [t.detach().to(dtype or t.dtype).requires_grad_() for t in value] if isinstance(value, list)
+            else value.detach().to(dtype or value.dtype).requires_grad_()
+            for value in inputs
+        )  # fmt: skip
+        output = function(maps, weights, identities, identity_weights, shift)
+        leaves = [*maps, weights, *identities, identity_weights, shift]
+        return [output.detach(), *torch.autograd.grad(output, leaves, gradient.detach())]
+
+    def ours(maps, weights, identities, identity_weights, shift):
+        statistics = running.to(weights) if fixed else norm_stats(maps)
+        return norm_sum(maps, statistics, weights, identities, identity_weights, shift=shift, fixed=fixed)
+
+    def theirs(*leaves):
+        return batch_norms(*leaves, running=running.double() if fixed else None)
+
+    if inputs[-1].numel() // shape[1] < 2 and not fixed:
+        shape_means = "batch norm in training mode needs two values; the other tests have this shape"
+        pytest.skip(shape_means)
+    found = gradients(ours, None)
+    exact = gradients(theirs, torch.float64)
+    size = max(inputs[-1].numel() / shape[1], 1) ** 0.5
+    steepest = (
+        (naive_stats([z.double() for z in inputs[0]])[:, 1] + EPS).rsqrt().max().item() if found[0].numel() else 1
+    )
+    for mine, right in zip(found, exact, strict=True):
+        assert mine.shape == right.shape
+        tolerance = 20 * torch.finfo(mine.dtype).eps * max(steepest, 1) * size
+        if mine.dtype == torch.float32 and dtype != torch.float32:
+            tolerance = 20 * torch.finfo(torch.float32).eps * max(steepest, 1) * size
+        scale = max(_size(right), 1)
+        assert _size(mine.double() - right) <= tolerance * scale
+
+
+def test_a_shift_alone_may_be_wanted(backend):
+    maps, weights, identities, identity_weights, shift, gradient = affine_case()
+    shift.requires_grad_()
+    output = norm_sum(maps, norm_stats(maps), weights, identities, identity_weights, shift=shift)
+    output.backward(gradient)
+    torch.testing.assert_close(shift.grad, gradient.sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_gradcheck_of_weights_for_each_channel(backend, fixed):
+    maps, weights, identities, identity_weights, shift, _ = affine_case((2, 3, 3, 2), torch.float64)
+    running = torch.rand(2, 2, 3, dtype=torch.float64) + 0.5
+
+    def function(first, second, weights, identity, identity_weights, shift):
+        statistics = running if fixed else norm_stats([first, second])
+        return norm_sum([first, second], statistics, weights, [identity], identity_weights, shift=shift, fixed=fixed)
+
+    leaves = [t.requires_grad_() for t in (*maps, weights, *identities, identity_weights, shift)]
+    assert torch.autograd.gradcheck(function, leaves)
+
+
 def test_gradcheck(backend):
     for shape, identities in [((2, 3, 3, 2), 2), ((1, 2, 1, 3), 0), ((1, 1, 1, 1), 1)]:
         maps, weights, skips, identity_weights, _ = case(shape, 2, identities, torch.float64)
@@ -474,7 +557,9 @@ def test_opcheck(dtype, layout):
     operators = torch.ops.partnas
     statistics = norm_stats(maps)
     torch.library.opcheck(operators.norm_stats, (maps,))
-    torch.library.opcheck(operators.norm_sum, (maps, statistics, weights, identities, identity_weights, EPS))
+    weights = weights[:, None].expand(-1, 3)
+    for shift in (None, torch.ones(3)):
+        torch.library.opcheck(operators.norm_sum, (maps, statistics, weights, identities, identity_weights, shift, EPS))
     reduced = (gradient, maps, statistics, identities)
     torch.library.opcheck(operators.norm_sum_reduce, reduced)
     means = operators.norm_sum_reduce(*reduced)[0] / 40
@@ -487,21 +572,27 @@ def test_opcheck(dtype, layout):
 def test_native_code_refuses_what_it_cannot_do():
     z = random_map((2, 3, 4, 5))
     statistics = norm_stats([z])
-    none, one = torch.ones(0), torch.ones(1)
+    none, one = torch.ones(0), torch.ones(1, 3)
     for maps, weights, message in [
         ([z, z], one, "statistics"),
-        ([z], torch.ones(2), "weight"),
+        ([z], torch.ones(2, 3), "weight"),
+        ([z], torch.ones(1), "weight"),
         ([z.double()], one, "float64"),
         ([z.int()], one, "dtype"),
     ]:
         with pytest.raises(RuntimeError, match=message):
-            torch.ops.partnas.norm_sum(maps, statistics, weights, [], none, EPS)
+            torch.ops.partnas.norm_sum(maps, statistics, weights, [], none, None, EPS)
     with pytest.raises(RuntimeError, match="one shape"):
-        torch.ops.partnas.norm_sum([z], statistics, one, [z[:, :, 1:]], one, EPS)
+        torch.ops.partnas.norm_sum([z], statistics, one, [z[:, :, 1:]], torch.ones(1), None, EPS)
+    with pytest.raises(RuntimeError, match="shift"):
+        torch.ops.partnas.norm_sum([z], statistics, one, [], none, torch.ones(2), EPS)
     with pytest.raises(RuntimeError, match="no map 1"):
         torch.ops.partnas.norm_sum_backward(z, [z], statistics, one, torch.ones(2, 3), none, [1], [], EPS)
 
 
 def test_flops_are_those_of_the_reference(backend):
     maps, weights, identities, identity_weights, _ = case((2, 16, 4, 4), 2, 1)
-    assert counted(lambda a, b, x: ours([a, b], weights, [x], identity_weights), *maps, *identities) == 0
+    assert (
+        counted(lambda a, b, x: ours([a, b], weights, [x], identity_weights), *maps, *identities)
+        == 2 * 2 * maps[0].numel()
+    )

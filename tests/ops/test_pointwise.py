@@ -82,7 +82,16 @@ def convolutions(maps, weight):
     return [F.conv2d(x, matrix[:, :, None, None]) for x, matrix in zip(maps, weight, strict=True)]
 
 
-def expected(case):
+def rectified(function):
+    """The function of what ReLU leaves of its maps."""
+    return lambda maps, weight: function([torch.relu(x) for x in maps], weight)
+
+
+def pointwise_of_relu(maps, weight):
+    return pointwise(maps, weight, relu=True)
+
+
+def expected(case, definition=definition):
     """For each result the exact value, and elementwise how far from it one that is right may be: every product and
     every sum rounds once in the accumulator, whatever their order, and the result once more in its dtype."""
     accumulator = torch.float64 if case.dtype == torch.float64 else torch.float32
@@ -141,6 +150,41 @@ def test_maps_and_gradients(served_by, channels, size):
 @pytest.mark.parametrize("channels", [(1, 1), (8, 8), (16, 17), (40, 33), (64, 64)], ids=str)
 def test_pixel_counts(served_by, channels, pixels):
     compare(channels, (1, 1, pixels), count=1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("channels", [(8, 8), (17, 24), (64, 16), (3, 33)], ids=str)
+def test_relu_first(served_by, channels, size, dtype):
+    case = Case(channels, size, dtype=dtype)
+    for x in case.maps:
+        x[..., ::2] *= torch.rand(x[..., ::2].shape) > 0.3  # zeros, where the gradient is zero
+    check(case, case.run(pointwise_of_relu), expected(case, rectified(definition)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_relu_of_any_strides(served_by, layout):
+    case = Case((17, 24), (3, 5, 7), layout=layout)
+    check(case, case.run(pointwise_of_relu), expected(case, rectified(definition)))
+
+
+def test_relu_keeps_the_maps_alone(served_by):
+    case = Case((16, 24))
+    leaves = [x.clone().requires_grad_() for x in case.maps]
+    maps = pointwise(leaves, case.weight, relu=True)
+    _, *kept = maps[0].grad_fn.saved_tensors
+    assert [t.data_ptr() for t in kept] == [x.data_ptr() for x in leaves]
+    torch.autograd.backward(maps, case.upstream)
+    for leaf, (exact, bound) in zip(leaves, expected(case, rectified(definition))[3:], strict=True):
+        assert ((leaf.grad.double() - exact).abs() <= bound).all()
+
+
+def test_relu_lets_nan_pass(served_by):
+    case = Case((8, 8), (2, 5, 9))
+    case.maps[0][1, 2, 3, 4] = float("nan")
+    first, *_ = case.run(pointwise_of_relu)
+    assert first[1, :, 3, 4].isnan().all()
+    assert first.isnan().sum() == 8
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -232,6 +276,7 @@ def test_gradcheck(served_by):
     case = Case((3, 4), (2, 2, 3), dtype=torch.float64)
     leaves = [t.clone().requires_grad_() for t in (case.weight, *case.maps)]
     assert gradcheck(lambda weight, *maps: pointwise(maps, weight), leaves)
+    assert gradcheck(lambda weight, *maps: pointwise(maps, weight, relu=True), leaves)
 
 
 def test_no_second_derivative(served_by):
@@ -346,28 +391,29 @@ class TestNative:
     def test_opcheck(self, dtype):
         case = Case((17, 24), dtype=dtype)
         weight = case.weight.float()
-        torch.library.opcheck(torch.ops.partnas.pointwise, (case.maps, weight))
         backward = torch.ops.partnas.pointwise_backward
-        torch.library.opcheck(backward, (case.upstream, case.maps, weight, [1, 1, 1]))
-        torch.library.opcheck(backward, (case.upstream, case.maps, weight, [0, 0, 1]))
-        torch.library.opcheck(backward, (case.upstream, [], weight, [0, 1, 0]))
+        for relu in (False, True):
+            torch.library.opcheck(torch.ops.partnas.pointwise, (case.maps, weight, relu))
+            torch.library.opcheck(backward, (case.upstream, case.maps, weight, relu, [1, 1, 1]))
+            torch.library.opcheck(backward, (case.upstream, case.maps, weight, relu, [0, 0, 1]))
+        torch.library.opcheck(backward, (case.upstream, [], weight, False, [0, 1, 0]))
 
     def test_wrong_arguments_are_told(self):
         case = Case((17, 24))
         maps, upstream, weight = case.maps, case.upstream, case.weight
         forward, backward = torch.ops.partnas.pointwise, torch.ops.partnas.pointwise_backward
         for message, call in {
-            "for each of the 2 maps": lambda: forward(maps, weight[:1]),
-            "weight must be float32": lambda: forward(maps, weight.double()),
-            "C_out, 17": lambda: forward(maps, weight[:, :, :5]),
-            "got 3 dimensions": lambda: forward([x[0] for x in maps], weight),
-            "one shape": lambda: forward([maps[0], maps[1][:1]], weight),
-            "of one dtype": lambda: forward([maps[0], maps[1].bfloat16()], weight),
-            "left to the reference": lambda: forward([x.double() for x in maps], weight),
-            "give needs": lambda: backward(upstream, maps, weight, [1, 1]),
-            "needs a map for each": lambda: backward(upstream, [], weight, [1, 1, 1]),
-            "F, 24, C_in": lambda: backward(upstream, maps, weight[:, :5], [1, 1, 1]),
-            "not like its map": lambda: backward([g[:1] for g in upstream], maps, weight, [1, 1, 1]),
+            "for each of the 2 maps": lambda: forward(maps, weight[:1], False),
+            "weight must be float32": lambda: forward(maps, weight.double(), False),
+            "C_out, 17": lambda: forward(maps, weight[:, :, :5], False),
+            "got 3 dimensions": lambda: forward([x[0] for x in maps], weight, False),
+            "one shape": lambda: forward([maps[0], maps[1][:1]], weight, False),
+            "of one dtype": lambda: forward([maps[0], maps[1].bfloat16()], weight, False),
+            "left to the reference": lambda: forward([x.double() for x in maps], weight, False),
+            "give needs": lambda: backward(upstream, maps, weight, False, [1, 1]),
+            "need a map for each": lambda: backward(upstream, [], weight, False, [1, 1, 1]),
+            "F, 24, C_in": lambda: backward(upstream, maps, weight[:, :5], False, [1, 1, 1]),
+            "not like its map": lambda: backward([g[:1] for g in upstream], maps, weight, False, [1, 1, 1]),
         }.items():
             with pytest.raises(RuntimeError, match=message):
                 call()
