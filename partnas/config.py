@@ -90,8 +90,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "augmentation": MILD,
         },
         "train": {
-            "network": MINI, "data": EMBEDDED, "epochs": 8, "batch_size": 16, "learning_rate": 4e-3,
-            "milestones": [7, 8], "checkpoint_every": 100, "augmentation": MILD,
+            "network": MINI, "data": EMBEDDED, "epochs": 14, "batch_size": 16, "learning_rate": 4e-3,
+            "milestones": [12, 14], "checkpoint_every": 100, "augmentation": MILD,
         },
     },
     "search": {"search": {"network": {"input_size": 128, "depth": 32}}, "train": {"network": {"input_size": 128, "depth": 32}}},

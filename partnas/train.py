@@ -63,11 +63,11 @@ class Training(Job):
         self.batches = Batches(self.train_set, config.batch_size, config.seed, self.world, config.data.workers, step)
 
     def begin_epoch(self, epoch: int) -> None:
+        self.network.train()
         set_learning_rate(self.optimizer, learning_rate_at(epoch, self.config.learning_rate, self.config.milestones))
 
     def step(self, epoch: int) -> torch.Tensor:
         batch = self.batches.next()
-        self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss_of(batch)
         loss.backward()

@@ -51,11 +51,11 @@ def measured(maps: Sequence[torch.Tensor], norms: Sequence[BatchNorm]) -> torch.
     statistics = norm_stats(maps, synchronised)
     if norms[0].training and norms[0].track_running_stats:
         count = maps[0][:, :1].numel() * (dist.get_world_size() if synchronised else 1)
-        unbiased = count / max(count - 1, 1)
-        for norm, (mean, variance) in zip(norms, statistics, strict=True):
-            norm.num_batches_tracked += 1
-            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-            norm.running_var.lerp_(variance.to(norm.running_var.dtype) * unbiased, norm.momentum)
+        means, variances = statistics.to(norms[0].running_mean.dtype).unbind(1)
+        for norm, mean, variance in zip(norms, means, variances * (count / max(count - 1, 1)), strict=True):
+            norm.num_batches_tracked.add_(1)
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance, norm.momentum)
     return statistics
 
 
