@@ -60,6 +60,12 @@ class SearchConfig(JobConfig):
     batch_size: int = pydantic.Field(40, ge=1)
     milestones: list[int] = [15, 20]
     order: Literal["first", "second"] = pydantic.Field("first", description="of the architecture gradient (Eq. 5)")
+    recompute: Literal["none", "light", "cell"] = pydantic.Field(
+        "light", description="what backward forms anew rather than keeps"
+    )
+    activation_dtype: Literal["float32", "bfloat16"] = pydantic.Field(
+        "float32", description="what the supernet's maps are stored in"
+    )
     alpha_epoch: int = pydantic.Field(8, ge=1, description="the first epoch that updates the alphas")
     alpha_learning_rate: float = pydantic.Field(8e-4, gt=0)
     alpha_weight_decay: float = pydantic.Field(3e-4, ge=0)

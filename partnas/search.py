@@ -25,7 +25,7 @@ class Search(Job):
         self.config, self.world = config, world
         space = config.space()
         torch.manual_seed(config.seed)
-        self.network = Supernet(space).to(world.device)
+        self.network = Supernet(space, config.recompute, getattr(torch, config.activation_dtype)).to(world.device)
         synchronise(self.network, world.size)
         self.train_set = datasets.training_set(config, datasets.SEARCH_TRAIN)
         self.validation_set = datasets.plain_set(config, datasets.SEARCH_VALIDATION)

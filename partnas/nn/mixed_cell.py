@@ -1,7 +1,7 @@
 """Cells of the supernet: every edge is the weighted sum of all candidate operations (Eqs. 1 and 2 of the paper).
 
 A cell is evaluated source by source. All edges that leave a source share one read of it for their depthwise filters
-(``depthwise_bank``) and one pair of pools (``pool_pair``); all that enters a node is normalised, weighted and summed
+(``depthwise_pointwise``) and one pair of pools (``pool_pair``); all that enters a node is normalised, weighted and summed
 at once (``norm_sum``).
 """
 
@@ -14,7 +14,7 @@ from torch import nn
 from partnas.genotype import INPUTS, edge_count
 from partnas.nn.layout import CellLayout
 from partnas.nn.primitives import DILATED, SEPARABLE, every_second, preprocessing, uniform_parameter
-from partnas.ops.depthwise_bank import depthwise_bank
+from partnas.ops.depthwise_pointwise import depthwise_pointwise
 from partnas.ops.norm_sum import norm_stats, norm_sum
 from partnas.ops.pointwise import pointwise
 from partnas.ops.pool_pair import pool_pair
@@ -72,13 +72,14 @@ class SourceBank(nn.Module):
         depthwise_second, pointwise_second: The same for the second half of the separable convolutions.
         skip_even, skip_odd: ``(E, C/2, C)``, the factorised reductions of the skips at stride 2.
         synchronised: Take batch statistics over all ranks in training mode.
+        recompute: Form the filtered maps anew in backward rather than keep them.
     """
 
-    def __init__(self, channels: int, edges: int, stride: int, operations: Sequence[str]):
+    def __init__(self, channels: int, edges: int, stride: int, operations: Sequence[str], recompute: bool = True):
         super().__init__()
         self.edges, self.stride = edges, stride
         self.columns = normalised(operations, stride)
-        self.synchronised = False
+        self.synchronised, self.recompute = False, recompute
         # The separable ones first: they alone go on to a second half.
         convolutions = [name for family in (SEPARABLE, DILATED) for name in operations if name in family]
         separable = [name for name in convolutions if name in SEPARABLE]
@@ -124,17 +125,26 @@ class SourceBank(nn.Module):
     def _convolve(self, x: torch.Tensor, found: dict[str, list[torch.Tensor]], synchronised: bool) -> None:
         if not self.depthwise:
             return
-        maps = depthwise_bank(x, _unbound(self.depthwise), dilations=self.dilations, stride=self.stride)
-        maps = pointwise(maps, self.pointwise)
+        maps = depthwise_pointwise(
+            [x],
+            _unbound(self.depthwise),
+            self.pointwise,
+            dilations=self.dilations,
+            stride=self.stride,
+            recompute=self.recompute,
+        )
         if self.depthwise_second:
             halfway, maps = maps[: len(self.pointwise_second)], maps[len(self.pointwise_second) :]
-            measured = norm_stats(halfway, synchronised)
-            filters = _unbound(self.depthwise_second)
-            second = [
-                depthwise_bank(z, [weight], dilations=[1], statistics=s, synchronised=synchronised)[0]
-                for z, weight, s in zip(halfway, filters, measured, strict=True)
-            ]
-            maps = pointwise(second, self.pointwise_second) + maps
+            second = depthwise_pointwise(
+                halfway,
+                _unbound(self.depthwise_second),
+                self.pointwise_second,
+                dilations=[1] * len(halfway),
+                statistics=norm_stats(halfway, synchronised),
+                synchronised=synchronised,
+                recompute=self.recompute,
+            )
+            maps = second + maps
         for index, name in enumerate(self.depthwise):
             found[name] = maps[index * self.edges : (index + 1) * self.edges]
 
@@ -153,7 +163,7 @@ class MixedCell(nn.Module):
         synchronised: Take batch statistics over all ranks in training mode.
     """
 
-    def __init__(self, layout: CellLayout, operations: Sequence[str]):
+    def __init__(self, layout: CellLayout, operations: Sequence[str], recompute: bool = True):
         super().__init__()
         self.nodes = layout.nodes
         self.synchronised = False
@@ -164,7 +174,7 @@ class MixedCell(nn.Module):
             for channels, factor in zip(layout.input_channels, layout.input_factors, strict=True)
         )
         self.sources = nn.ModuleList(
-            SourceBank(layout.channels, layout.nodes - _first_target(source), stride, operations)
+            SourceBank(layout.channels, layout.nodes - _first_target(source), stride, operations, recompute)
             for source, stride in enumerate(self.strides)
         )
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.layout import cell_layouts, stem_channels
 from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
@@ -13,11 +15,19 @@ from partnas.nn.primitives import Stem
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 
+RECOMPUTE = ("none", "light", "cell")
+
 
 class Supernet(nn.Module):
     """Normal, reduction and fusion cells whose edges hold all candidate operations.
 
     Batch norm always uses the statistics of the batch at hand, in evaluation mode too, and has no affine map (DARTS).
+
+    Args:
+        space: The search space.
+        recompute: What backward forms anew rather than keeps: ``'none'``, ``'light'`` (what the depthwise filters give,
+            and ReLU) or ``'cell'`` (everything but the inputs of the cells).
+        activation_dtype: What maps are stored in, float32 or bfloat16. Sums, statistics and parameters stay float32.
 
     Attributes:
         alphas: For each kind of cell, whether the network has one or not, ``(edges, operations)``: parameters, and in
@@ -25,16 +35,18 @@ class Supernet(nn.Module):
         space: The search space.
     """
 
-    def __init__(self, space: SearchSpace):
+    def __init__(self, space: SearchSpace, recompute: str = "light", activation_dtype: torch.dtype | None = None):
         super().__init__()
-        self.space = space
+        if recompute not in RECOMPUTE:
+            raise PartnasError(f"recompute: {recompute!r} is not known; use one of {', '.join(RECOMPUTE)}")
+        self.space, self.recompute, self.activation_dtype = space, recompute, activation_dtype
         layouts = cell_layouts(space)
         nodes = {"normal": space.nodes, "reduction": space.nodes, "fusion": space.fusion_nodes}
         self.kinds = [layout.kind for layout in layouts]
         self.alphas = nn.ParameterDict({kind: alphas(count, space.operations) for kind, count in nodes.items()})
         self.mixing = nn.ModuleDict({kind: Mixing(kind, count, space.operations) for kind, count in nodes.items()})
         self.stem = Stem(stem_channels(space), searching=True)
-        self.cells = nn.ModuleList(MixedCell(layout, space.operations) for layout in layouts)
+        self.cells = nn.ModuleList(MixedCell(layout, space.operations, recompute == "light") for layout in layouts)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expected voxel of each part.
@@ -51,9 +63,13 @@ class Supernet(nn.Module):
     def heatmaps(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, fusion_nodes * slots * D, H, W)`` logits; ``space.part_slots()`` tells where each part is."""
         weights = {kind: mixing(self.alphas[kind]) for kind, mixing in self.mixing.items() if kind in self.kinds}
-        older = newer = self.stem(x.contiguous(memory_format=torch.channels_last))
+        older = newer = self.stem(x.contiguous(memory_format=torch.channels_last)).to(self.activation_dtype or x.dtype)
         for kind, cell in zip(self.kinds, self.cells, strict=True):
-            older, newer = newer, cell(older, newer, weights[kind])
+            if self.recompute == "cell" and torch.is_grad_enabled():
+                found = checkpoint(cell, older, newer, weights[kind], use_reentrant=False, preserve_rng_state=False)
+            else:
+                found = cell(older, newer, weights[kind])
+            older, newer = newer, found
         return newer
 
     def architecture_parameters(self) -> Iterator[nn.Parameter]:

@@ -53,11 +53,10 @@ def depthwise_bank(
         raise ValueError(f"depthwise_bank: {len(weights)} filters but {len(dilations)} dilations")
     if (scale is None) != (shift is None):
         raise ValueError("depthwise_bank: give both of scale and shift, or neither")
-    served = _served_natively(x, weights, dilations, stride)
-    settings = _Settings(tuple(dilations), stride, eps, relu, synchronised, served)
+    settings = settings_for(x, weights, dilations, stride, eps, relu, synchronised)
     if torch.is_grad_enabled():
         return list(_DepthwiseBank.apply(settings, x, statistics, scale, shift, *weights))
-    return _forward(settings, x, statistics, scale, shift, weights)
+    return forward(settings, x, statistics, scale, shift, weights)
 
 
 def reference(
@@ -95,13 +94,38 @@ def flops(shape: Sequence[int], sizes: Sequence[int], stride: int = 1, normed: i
     return batch * channels * (positions * sum(size * size for size in sizes) + normed * height * width)
 
 
-class _Settings(NamedTuple):
+class Settings(NamedTuple):
+    """What :func:`forward` and :func:`backward` are told beside tensors; ``native``: which code serves the filters."""
+
     dilations: tuple[int, ...]
     stride: int
     eps: float
     relu: bool
     synchronised: bool
     native: bool
+
+
+def settings_for(x, weights, dilations, stride=1, eps=1e-5, relu=True, synchronised=False) -> Settings:
+    """The settings for filters of ``x``; the arguments are those of :func:`depthwise_bank`."""
+    native = _served_natively(x, weights, dilations, stride)
+    return Settings(tuple(dilations), stride, eps, relu, synchronised, native)
+
+
+def forward(settings: Settings, x, statistics, scale, shift, weights) -> list[torch.Tensor]:
+    """:func:`depthwise_bank` outside autograd."""
+    dilations, stride, eps, relu, *_ = settings
+    if not settings.native:
+        return _filtered(_read(x, statistics, scale, shift, eps, relu), weights, dilations, stride)
+    weights, (statistics, scale, shift) = _wide(weights), _wide((statistics, scale, shift))
+    return torch.ops.partnas.depthwise_bank(x, weights, dilations, stride, statistics, scale, shift, eps, relu)
+
+
+def backward(
+    settings: Settings, gradients, x, statistics, scale, shift, weights, needs: Sequence[bool]
+) -> list[torch.Tensor | None]:
+    """Gradients of x, scale, shift and each weight, None for those not needed, from those of the maps."""
+    backward_of = _native_backward if settings.native else _reference_backward
+    return backward_of(settings, gradients, x, statistics, scale, shift, weights, needs)
 
 
 class _DepthwiseBank(torch.autograd.Function):
@@ -112,7 +136,7 @@ class _DepthwiseBank(torch.autograd.Function):
         ctx.settings = settings
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, statistics, scale, shift, *weights)
-        return tuple(_forward(settings, x, statistics, scale, shift, weights))
+        return tuple(forward(settings, x, statistics, scale, shift, weights))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -122,7 +146,6 @@ class _DepthwiseBank(torch.autograd.Function):
         read = [f for f, gradient in enumerate(gradients) if gradient is not None]
         settings = ctx.settings._replace(dilations=tuple(ctx.settings.dilations[f] for f in read))
         needs = [needs_x, *needs_rest[:2], *(needs_rest[2 + f] for f in read)]
-        backward = _native_backward if settings.native else _reference_backward
         found = backward(
             settings, [gradients[f] for f in read], x, statistics, scale, shift, [weights[f] for f in read], needs
         )
@@ -140,16 +163,7 @@ def _served_natively(x, weights, dilations, stride):
     )
 
 
-def _forward(settings, x, statistics, scale, shift, weights):
-    dilations, stride, eps, relu, *_ = settings
-    if not settings.native:
-        return _filtered(_read(x, statistics, scale, shift, eps, relu), weights, dilations, stride)
-    weights, (statistics, scale, shift) = _wide(weights), _wide((statistics, scale, shift))
-    return torch.ops.partnas.depthwise_bank(x, weights, dilations, stride, statistics, scale, shift, eps, relu)
-
-
 def _native_backward(settings, gradients, x, statistics, scale, shift, weights, needs):
-    """Gradients of x, scale, shift and each weight, None for those not needed."""
     dilations, stride, eps, relu, synchronised, _ = settings
     over_ranks = synchronised and statistics is not None
     asked = [any(needs[:3]), False, False, *needs[3:]] if over_ranks else needs
@@ -173,7 +187,6 @@ def _wide(tensors):
 
 
 def _reference_backward(settings, gradients, x, statistics, scale, shift, weights, needs):
-    """Gradients of x, scale, shift and each weight, None for those not needed."""
     dilations, stride, eps, relu, synchronised, _ = settings
     value = _read(x, statistics, scale, shift, eps, relu)
     needs_value = any(needs[:3])

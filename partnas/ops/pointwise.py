@@ -40,10 +40,31 @@ def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = F
     """
     if len(weight) != len(maps):
         raise ValueError(f"pointwise: {len(maps)} maps but {len(weight)} matrices")
-    served = _served_natively(maps, weight)
     if torch.is_grad_enabled():
-        return list(_Pointwise.apply(served, relu, weight, *maps))
-    return _forward(served, weight, maps, relu)
+        return list(_Pointwise.apply(relu, weight, *maps))
+    return forward(maps, weight, relu)
+
+
+def forward(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = False) -> list[torch.Tensor]:
+    """:func:`pointwise` outside autograd."""
+    if not _served_natively(maps, weight):
+        return reference(maps, weight, relu)
+    return torch.ops.partnas.pointwise(maps, weight.detach().float(), relu)
+
+
+def backward(
+    gradients: Sequence[torch.Tensor],
+    maps: Sequence[torch.Tensor],
+    weight: torch.Tensor,
+    relu: bool,
+    needs_maps: Sequence[bool],
+    needs_weight: bool,
+) -> tuple[list[torch.Tensor | None], torch.Tensor | None]:
+    """Gradients of each map and of the weight, None for those not needed, from those of the results. The maps may be
+    left out where neither the weight's is needed nor ReLU was taken."""
+    served = _served_natively(gradients, weight)
+    backward_of = _native_backward if served else _reference_backward
+    return backward_of(gradients, maps, weight, relu, needs_maps, needs_weight)
 
 
 def reference(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = False) -> list[torch.Tensor]:
@@ -64,20 +85,19 @@ class _Pointwise(torch.autograd.Function):
     """Keeps the maps only where the weight needs a gradient, or ReLU was taken of them."""
 
     @staticmethod
-    def forward(ctx, served, relu, weight, *maps):
-        ctx.served, ctx.relu = served, relu
+    def forward(ctx, relu, weight, *maps):
+        ctx.relu = relu
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(weight, *(maps if relu or ctx.needs_input_grad[2] else ()))
-        return tuple(_forward(served, weight, maps, relu))
+        ctx.save_for_backward(weight, *(maps if relu or ctx.needs_input_grad[1] else ()))
+        return tuple(forward(maps, weight, relu))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
         weight, *maps = ctx.saved_tensors
-        _, _, needs_weight, *needs_maps = ctx.needs_input_grad
+        _, needs_weight, *needs_maps = ctx.needs_input_grad
         read = [f for f, gradient in enumerate(gradients) if gradient is not None]
         whole = len(read) == len(gradients)
-        backward = _native_backward if ctx.served else _reference_backward
         map_gradients, weight_gradient = backward(
             [gradients[f] for f in read],
             [maps[f] for f in read] if maps else [],
@@ -90,7 +110,7 @@ class _Pointwise(torch.autograd.Function):
             part, weight_gradient = weight_gradient, torch.zeros_like(weight)
             weight_gradient[read] = part
         found = dict(zip(read, map_gradients, strict=True))
-        return None, None, weight_gradient, *(found.get(f) for f in range(len(gradients)))
+        return None, weight_gradient, *(found.get(f) for f in range(len(gradients)))
 
 
 def _served_natively(maps, weight):
@@ -102,14 +122,7 @@ def _served_natively(maps, weight):
     )
 
 
-def _forward(served, weight, maps, relu):
-    if not served:
-        return reference(maps, weight, relu)
-    return torch.ops.partnas.pointwise(maps, weight.detach().float(), relu)
-
-
 def _native_backward(gradients, maps, weight, relu, needs_maps, needs_weight):
-    """Gradients of each map, None for those not needed, and of the weight."""
     needs = [*needs_maps, needs_weight]
     found = torch.ops.partnas.pointwise_backward(gradients, maps, weight.detach().float(), relu, needs)
     weight_gradient = found.pop().to(weight.dtype) if needs_weight else None
@@ -118,7 +131,6 @@ def _native_backward(gradients, maps, weight, relu, needs_maps, needs_weight):
 
 
 def _reference_backward(gradients, maps, weight, relu, needs_maps, needs_weight):
-    """Gradients of each map, None for those not needed, and of the weight."""
     map_gradients = []
     weight_gradient = torch.empty_like(weight) if needs_weight else None
     for f, gradient in enumerate(gradients):

@@ -205,7 +205,7 @@ def _errors(axes: Any, errors: dict[str, float], groups: list[list[str]]) -> Non
             axes.bar(0, 0, color=group_colour(node), label=name)
     if len(groups) > 1:
         axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=INK)
-    axes.set_ylim(0, 1.3 * max(errors.values()))
+    axes.set_ylim(0, 1.45 * max(errors.values()))
     axes.tick_params(axis="x", labelsize=8.5, labelcolor=INK, length=0)
     axes.tick_params(axis="y", labelsize=8.5, labelcolor=FAINT_INK, color=RULE)
     for label in axes.get_xticklabels():

@@ -180,7 +180,7 @@ def test_the_alpha_step_multiplies_for_no_weight_gradient(name):
 
 @pytest.mark.parametrize("name", ["normal", "reduction of odd sides"])
 def test_a_source_is_read_once_for_all_its_edges(name, monkeypatch):
-    calls = {"pool_pair": [], "depthwise_bank": []}
+    calls = {"pool_pair": [], "depthwise_pointwise": []}
     for operator in calls:
         function = getattr(mixed_cell, operator)
         monkeypatch.setattr(
@@ -196,7 +196,7 @@ def test_a_source_is_read_once_for_all_its_edges(name, monkeypatch):
     sources = [x for x, _ in calls["pool_pair"]]
     assert len(sources) == len(trial.mixed.sources) == 5
     for index, x in enumerate(sources):
-        filters = [len(rest[0]) for read, rest in calls["depthwise_bank"] if read is x]
+        filters = [len(rest[0]) for read, rest in calls["depthwise_pointwise"] if len(read) == 1 and read[0] is x]
         assert filters == [4 * trial.mixed.sources[index].edges]
 
 

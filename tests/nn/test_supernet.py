@@ -250,3 +250,78 @@ def test_spec_and_the_packages_face():
     space = SPACES["all kinds of neighbours"]
     assert Supernet(space).spec() == {"kind": "supernet", "space": space.to_dict()}
     assert partnas.Supernet is Supernet
+
+
+class Kept:
+    """Bytes that autograd keeps for backward, each memory counted once, parameters and the images left out."""
+
+    def __init__(self, net, *others):
+        self.own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers(), *others)}
+        self.storages = {}
+
+    def pack(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.own:
+            self.storages[storage.data_ptr()] = storage
+        return tensor
+
+    def bytes(self):
+        return sum(storage.nbytes() for storage in self.storages.values())
+
+
+def step_of(space, x, **options):
+    """Loss, gradients and bytes kept of a weight step of the same network with other options."""
+    torch.manual_seed(0)
+    net = with_larger_alphas(Supernet(space, **options))
+    kept = Kept(net, x)
+    with frozen(list(net.alphas.values())):
+        with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+            loss = net(x).square().mean()
+        loss.backward()
+    return loss.detach(), {name: p.grad for name, p in net.named_parameters() if p.grad is not None}, kept.bytes()
+
+
+def test_what_is_formed_anew_changes_nothing_but_memory():
+    space = SPACES["all kinds of neighbours"]
+    x = images(space)
+    loss, gradients, most = step_of(space, x, recompute="none")
+    sizes = [most]
+    for recompute in ("light", "cell"):
+        other, others, size = step_of(space, x, recompute=recompute)
+        assert torch.equal(loss, other)
+        assert gradients.keys() == others.keys()
+        assert all(torch.equal(gradients[name], others[name]) for name in gradients)
+        sizes.append(size)
+    assert sizes[1] < 0.75 * sizes[0]
+    assert sizes[2] < 0.3 * sizes[0]
+
+
+def test_alphas_learn_through_cells_that_are_formed_anew():
+    space, found = SPACES["all kinds of neighbours"], []
+    for recompute in ("light", "cell"):
+        torch.manual_seed(0)
+        net = with_larger_alphas(Supernet(space, recompute))
+        with frozen(list(net.weight_parameters())):
+            net(images(space)).square().mean().backward()
+        found.append([alpha.grad for kind, alpha in net.alphas.items() if kind in net.kinds])
+    assert all(g.any() for g in found[0])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_bfloat16_maps():
+    space = SPACES["all kinds of neighbours"]
+    x = images(space, batch=4)
+    loss, gradients, size = step_of(space, x)
+    half_loss, half_gradients, half_size = step_of(space, x, activation_dtype=torch.bfloat16)
+    assert half_size < 0.6 * size
+    assert half_loss.dtype == torch.float32
+    assert half_gradients.keys() == gradients.keys()
+    torch.testing.assert_close(half_loss, loss, rtol=0.1, atol=0)
+    assert all(gradient.dtype == torch.float32 for gradient in half_gradients.values())
+    both = [torch.cat([g.flatten() for g in each.values()]) for each in (gradients, half_gradients)]
+    assert torch.cosine_similarity(*both, dim=0) > 0.9
+
+
+def test_a_way_to_recompute_that_is_none():
+    with pytest.raises(partnas.PartnasError, match=r"'some' is not known; use one of none, light, cell"):
+        Supernet(SPACES["all kinds of neighbours"], "some")

@@ -1,4 +1,5 @@
-"""DARTS' search network, module by module, as its public code has it: what the cells of the product are held to.
+"""DARTS' search network, module by module, as its public code has it: what the tests hold the cells to, and what the
+benchmarks race.
 
 An edge is a module for each operation, each run by itself; batch norm is PyTorch's. Two things differ from that code:
 the factorized reduction is padded where a side is odd (the public one fails there), and there are fusion cells.

@@ -1,0 +1,121 @@
+"""Cells of the supernet, forward and backward, against plain DARTS: NCHW, channels-last and compiled.
+
+``python bench/bench_mixed_op.py [--threads 2] [--rounds 7] [--batch 4] [--only NAME] [--csv FILE]``
+
+The floor is the matrix products alone, forward and both backward, each batched over maps that are already there.
+"""
+
+import copy
+
+import torch
+from plain_darts import copy_weights, plain_cell, weight_pairs
+from timing import Case, main
+
+from partnas.config import load_config
+from partnas.nn.layout import cell_layouts
+from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
+
+CELLS = (("normal", 0), ("fusion", 0), ("reduction", 2), ("reduction", 0))
+"""Kind of cell, and which of its kind."""
+
+
+class Step:
+    """Forward and backward of one cell, as the weight step has it: gradients of inputs and weights, none of alphas."""
+
+    def __init__(self, run, cell, inputs, gradient, order):
+        self.run, self.cell, self.order = run, cell, order
+        self.inputs = [x.requires_grad_() for x in inputs]
+        self.gradient = gradient
+
+    def __call__(self):
+        leaves = [*self.inputs, *self.cell.parameters()]
+        for leaf in leaves:
+            leaf.grad = None
+        output = self.run(*self.inputs)
+        output.backward(self.gradient)
+        return [output.detach(), *(x.grad for x in self.inputs), *self.order()]
+
+
+def steps(layout, space, batch):
+    """Ours and the peers on the same numbers, and the truth in float64."""
+    height = int(space.input_size * layout.scale)
+    entry = layout.scale * (2 if layout.kind == "reduction" else 1)
+    sides = [int(space.input_size * entry / factor) for factor in layout.input_factors]
+    inputs = [torch.randn(batch, c, s, s) for c, s in zip(layout.input_channels, sides, strict=True)]
+    gradient = torch.randn(batch, layout.output_channels, height, height)
+    architecture = alphas(layout.nodes, space.operations).detach()
+
+    ours = MixedCell(layout, space.operations)
+    weights = Mixing(layout.kind, layout.nodes, space.operations)(architecture)
+    plain = plain_cell(layout, space.operations)
+    copy_weights(ours, plain)
+
+    def in_layout(layout_of_memory, *tensors):
+        return [x.clone(memory_format=layout_of_memory) for x in tensors]
+
+    def peer(cell, memory, dtype=torch.float32, compiled=False):
+        cell = copy.deepcopy(cell).to(dtype).to(memory_format=memory)
+        *x, g = in_layout(memory, *(t.to(dtype) for t in (*inputs, gradient)))
+        function = torch.compile(cell) if compiled else cell
+        pairs = list(weight_pairs(ours, cell))
+        return Step(
+            lambda *x: function(*x, architecture.to(dtype)), cell, x, g, lambda: [theirs.grad for *_, theirs in pairs]
+        )
+
+    *x, g = in_layout(torch.channels_last, *inputs, gradient)
+    pairs = list(weight_pairs(ours, plain))
+    contestants = {
+        "NCHW": peer(plain, torch.contiguous_format),
+        "channels-last": peer(plain, torch.channels_last),
+        "compiled": peer(plain, torch.channels_last, compiled=True),
+        "ours": Step(
+            lambda *x: ours(*x, weights),
+            ours,
+            x,
+            g,
+            lambda: [mine.grad[index].reshape(theirs.shape) for _, mine, index, theirs in pairs],
+        ),
+    }
+    return contestants, peer(plain, torch.contiguous_format, torch.float64), ours
+
+
+def products(cell, batch, side):
+    """The matrix products of a cell's mixed operations at its output's resolution: forward, and both gradients."""
+    jobs = []
+    for bank in cell.sources:
+        count = len(bank.pointwise) + len(bank.pointwise_second)
+        channels = bank.pointwise.shape[1]
+        rows = torch.randn(count, batch * side * side, channels)
+        jobs.append((rows, torch.randn(count, channels, channels), torch.empty_like(rows)))
+
+    def run():
+        for rows, weight, out in jobs:
+            torch.bmm(rows, weight, out=out)
+            torch.bmm(rows, weight.transpose(1, 2), out=out)
+            torch.bmm(rows.transpose(1, 2), rows)
+
+    return run
+
+
+def cases(options):
+    space = load_config("search", "search").space()
+    layouts = cell_layouts(space)
+    for kind, place in CELLS:
+        layout = [each for each in layouts if each.kind == kind][place]
+        side = int(space.input_size * layout.scale)
+        name = (
+            f"{kind} cell {place + 1}: {options.batch}x{layout.channels} channels at {side}x{side}, forward + backward"
+        )
+        if options.only not in name:
+            continue
+        contestants, truth, cell = steps(layout, space, options.batch)
+        yield Case(name, contestants, 0, 1e-3, truth, products(cell, options.batch, side))
+
+
+def add_options(parser):
+    parser.add_argument("--batch", type=int, default=4)
+    parser.set_defaults(rounds=7)
+
+
+if __name__ == "__main__":
+    main(__doc__, cases, add_options)

@@ -1,0 +1,179 @@
+"""Steps of the search on the whole supernet, against plain DARTS: NCHW, channels-last and compiled cell by cell.
+
+``python bench/bench_search_step.py [--threads 2] [--rounds 5] [--batch 4] [--preset search] [--only NAME] [--csv FILE]``
+
+The weight step is forward and backward without gradients of the alphas, the alpha step one without gradients of the
+weights; neither has an optimizer in it. ``--memory`` tells what autograd keeps for backward instead.
+"""
+
+import argparse
+import time
+
+import torch
+from plain_darts import PlainSupernet, copy_weights, weight_pairs
+from timing import Case, main
+
+from partnas.architect import frozen
+from partnas.config import load_config
+from partnas.nn.layout import cell_layouts
+from partnas.nn.supernet import Supernet
+
+VARIANTS = {
+    "none": {"recompute": "none"},
+    "light": {},
+    "cell": {"recompute": "cell"},
+    "light, bfloat16": {"activation_dtype": torch.bfloat16},
+    "cell, bfloat16": {"recompute": "cell", "activation_dtype": torch.bfloat16},
+}
+
+
+def supernet(space, **options):
+    torch.manual_seed(0)
+    return Supernet(space, **options)
+
+
+def gradients_of(leaves, output, gradient):
+    found = torch.autograd.grad(output, leaves, gradient)
+    return [output.detach(), *found]
+
+
+def our_step(net, x, gradient, which):
+    """``which``: weights or alphas; the others are frozen."""
+    alphas, weights = list(net.alphas.values()), list(net.weight_parameters())
+    wanted, still = (weights, alphas) if which == "weights" else (alphas, weights)
+
+    def step():
+        with frozen(still):
+            return gradients_of(wanted, net(x), gradient)
+
+    return step
+
+
+class Peer:
+    """The plain network with the weights of ours. Its results come in our order."""
+
+    def __init__(self, net, x, gradient, which, memory, dtype=torch.float32, compiled=False):
+        self.plain = PlainSupernet(net.space, cell_layouts(net.space))
+        with torch.no_grad():
+            self.plain.stem[0].weight.copy_(net.stem[0].weight)
+        for ours, theirs in zip(net.cells, self.plain.cells, strict=True):
+            copy_weights(ours, theirs)
+        self.plain.to(dtype).to(memory_format=memory)
+        self.weights = list(self.plain.parameters())
+        self.alphas = {k: a.detach().clone().to(dtype).requires_grad_() for k, a in net.alphas.items()}
+        self.x, self.gradient, self.which = x.to(dtype).to(memory_format=memory), gradient.to(dtype), which
+        self.net = net
+        if compiled:
+            for cell in self.plain.cells:
+                cell.compile()
+            began = time.perf_counter()
+            self()
+            print(f"compiled cell by cell in {time.perf_counter() - began:.0f} s ({which})")
+
+    def __call__(self):
+        alphas = list(self.alphas.values())
+        wanted, still = (self.weights, alphas) if self.which == "weights" else (alphas, self.weights)
+        with frozen(still):
+            output = self.plain(self.x, self.alphas)
+            found = torch.autograd.grad(output, wanted, self.gradient)
+        if self.which == "alphas":
+            return [output.detach(), *found]
+        by_weight = dict(zip(map(id, wanted), found, strict=True))
+        ours = {id(p): torch.zeros_like(p, dtype=output.dtype) for p in self.net.weight_parameters()}
+        ours[id(self.net.stem[0].weight)] = by_weight[id(self.plain.stem[0].weight)]
+        for cells in zip(self.net.cells, self.plain.cells, strict=True):
+            for _, mine, index, theirs in weight_pairs(*cells):
+                ours[id(mine)][index] = by_weight[id(theirs)].reshape(mine[index].shape)
+        return [output.detach(), *ours.values()]
+
+
+def products(net, batch):
+    """The matrix products of all mixed operations alone: forward, and both gradients, batched, into memory in use."""
+    jobs = []
+    for cell, layout in zip(net.cells, cell_layouts(net.space), strict=True):
+        side = int(net.space.input_size * layout.scale)
+        for bank in cell.sources:
+            count, channels = len(bank.pointwise) + len(bank.pointwise_second), bank.pointwise.shape[1]
+            rows = torch.randn(count, batch * side * side, channels)
+            jobs.append((rows, torch.randn(count, channels, channels), torch.empty_like(rows)))
+
+    def run():
+        for rows, weight, out in jobs:
+            torch.bmm(rows, weight, out=out)
+            torch.bmm(rows, weight.transpose(1, 2), out=out)
+            torch.bmm(rows.transpose(1, 2), rows)
+
+    return run
+
+
+def cases(options: argparse.Namespace):
+    space = load_config("search", options.preset).space()
+    x = torch.randn(options.batch, 3, space.input_size, space.input_size).to(memory_format=torch.channels_last)
+    gradient = torch.randn(options.batch, space.parts, 3)
+    net = supernet(space)
+    for which in ("weights", "alphas"):
+        name = f"{options.preset} supernet, {which} step, batch {options.batch}, {space.input_size}x{space.input_size}"
+        if options.only not in name:
+            continue
+        peers = {
+            "NCHW": Peer(net, x, gradient, which, torch.contiguous_format),
+            "channels-last": Peer(net, x, gradient, which, torch.channels_last),
+        }
+        if options.compile:
+            peers["compiled"] = Peer(net, x, gradient, which, torch.channels_last, compiled=True)
+        truth = Peer(net, x, gradient, which, torch.contiguous_format, torch.float64)
+        contestants = {**peers, "ours": our_step(net, x, gradient, which)}
+        yield Case(name, contestants, 0, options.tolerance, truth, products(net, options.batch))
+        if options.variants:
+            for label, variant in VARIANTS.items():
+                if label == "light":
+                    continue
+                contestants = {"light": our_step(net, x, gradient, which)}
+                contestants["ours"] = our_step(supernet(space, **variant), x, gradient, which)
+                yield Case(f"{name}, {label}", contestants, 0, 1.0)
+
+
+def kept_bytes(net, x):
+    """Bytes that autograd keeps between forward and backward of a weight step; parameters are not counted."""
+    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+    storages = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage
+        return tensor
+
+    with frozen(list(net.alphas.values())), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = net(x)
+    size = sum(storage.nbytes() for storage in storages.values())
+    del output
+    return size
+
+
+def memory(options: argparse.Namespace) -> None:
+    space = load_config("search", options.preset).space()
+    x = torch.randn(options.batch, 3, space.input_size, space.input_size).to(memory_format=torch.channels_last)
+    print(f"{options.preset} supernet, batch {options.batch}: kept for backward, MB an image")
+    for label, variant in VARIANTS.items():
+        print(f"    {label:<18}{kept_bytes(supernet(space, **variant), x) / options.batch / 1e6:8.1f}", flush=True)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--preset", default="search")
+    parser.add_argument("--tolerance", type=float, default=1e-2)
+    parser.add_argument("--memory", action="store_true", help="tell what is kept, and time nothing")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave the compiled peer out")
+    parser.add_argument("--variants", action="store_true", help="time the ways to recompute and bfloat16, too")
+    parser.set_defaults(rounds=5)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False)
+    add_options(parser)
+    chosen, _ = parser.parse_known_args()
+    if chosen.memory:
+        memory(chosen)
+    else:
+        main(__doc__, cases, add_options)
