@@ -10,6 +10,7 @@ import argparse
 import time
 
 import torch
+from live import live_bytes
 from plain_darts import PlainSupernet, copy_weights, weight_pairs
 from timing import Case, main
 
@@ -134,21 +135,9 @@ def cases(options: argparse.Namespace):
 
 
 def kept_bytes(net, x):
-    """Bytes that autograd keeps between forward and backward of a weight step; parameters are not counted."""
-    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
-    storages = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage
-        return tensor
-
-    with frozen(list(net.alphas.values())), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = net(x)
-    size = sum(storage.nbytes() for storage in storages.values())
-    del output
-    return size
+    """Bytes that live between forward and backward of a weight step beside parameters and images."""
+    with frozen(list(net.alphas.values())):
+        return live_bytes(lambda: net(x))
 
 
 def memory(options: argparse.Namespace) -> None:

@@ -5,8 +5,9 @@ A cell is evaluated source by source. All edges that leave a source share one re
 at once (``norm_sum``).
 """
 
+import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -156,8 +157,52 @@ class SourceBank(nn.Module):
         return [torch.cat(pair, 1) for pair in zip(*halves, strict=True)]
 
 
+class PoolsAnew:
+    """Lets the sums of a cell keep no pools: they are formed anew from their source when backward first asks for them."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, tuple[_Source, int]] = {}
+
+    def add(self, x: torch.Tensor, stride: int, maps: Sequence[torch.Tensor | None]) -> None:
+        """Forget the max and the average map of ``x`` after the forward pass."""
+        source = _Source(x.detach(), stride)
+        for index, z in enumerate(maps):
+            if z is not None and z.numel():
+                self._places[z.data_ptr()] = source, index
+
+    def forgotten(self) -> contextlib.AbstractContextManager:
+        """Inside, autograd keeps none of the pools that were added."""
+        if not self._places:
+            # No hooks that do nothing: they would hide those of a checkpoint around the cell.
+            return contextlib.nullcontext()
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+
+    def _pack(self, tensor: torch.Tensor) -> Any:
+        return self._places.get(tensor.data_ptr(), tensor)
+
+    def _unpack(self, packed: Any) -> torch.Tensor:
+        if isinstance(packed, torch.Tensor):
+            return packed
+        source, index = packed
+        return source.pools()[index]
+
+
+class _Source:
+    def __init__(self, x: torch.Tensor, stride: int):
+        self._x, self._stride, self._pools = x, stride, None
+
+    def pools(self) -> tuple[torch.Tensor, ...]:
+        if self._pools is None:
+            with torch.no_grad():
+                self._pools = pool_pair(self._x, self._stride)[:2]
+        return self._pools
+
+
 class MixedCell(nn.Module):
     """A cell of the supernet.
+
+    Args:
+        recompute: Form anew in backward what depthwise filters and pools give, rather than keep it.
 
     Attributes:
         synchronised: Take batch statistics over all ranks in training mode.
@@ -166,7 +211,7 @@ class MixedCell(nn.Module):
     def __init__(self, layout: CellLayout, operations: Sequence[str], recompute: bool = True):
         super().__init__()
         self.nodes = layout.nodes
-        self.synchronised = False
+        self.synchronised, self.recompute = False, recompute
         self.has_identity = "skip_connect" in operations
         self.strides = [_stride(layout.kind, source) for source in range(INPUTS + layout.nodes - 1)]
         self.preprocess = nn.ModuleList(
@@ -191,16 +236,21 @@ class MixedCell(nn.Module):
         values = [layer(x) for layer, x in zip(self.preprocess, (older, newer), strict=True)]
         entering: list[list[torch.Tensor]] = [[] for _ in range(self.nodes)]
         measured: list[list[torch.Tensor]] = [[] for _ in range(self.nodes)]
+        pools = PoolsAnew()
         for node in range(self.nodes):
             for source in range(len(values)) if node == 0 else [len(values) - 1]:
-                by_edge, statistics = self.sources[source](values[source])
+                bank = self.sources[source]
+                by_edge, statistics = bank(values[source])
+                if self.recompute:
+                    maps = dict(zip(bank.columns, by_edge[0], strict=True))
+                    pools.add(values[source], bank.stride, [maps.get(name) for name in POOLS])
                 for edge, maps in enumerate(by_edge):
                     target = _first_target(source) + edge
                     entering[target] += maps
                     measured[target].append(statistics[edge])
             identities = self._identities(values)
-            values.append(
-                norm_sum(
+            with pools.forgotten():
+                total = norm_sum(
                     entering[node],
                     torch.cat(measured[node]),
                     weights[node].maps,
@@ -208,7 +258,7 @@ class MixedCell(nn.Module):
                     weights[node].identities,
                     synchronised=self.synchronised and self.training,
                 )
-            )
+            values.append(total)
         return torch.cat(values[INPUTS:], 1)
 
     def _identities(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from live import live_bytes
 from plain_darts import PlainSupernet, copy_weights, weight_pairs
 
 import partnas
@@ -252,33 +253,15 @@ def test_spec_and_the_packages_face():
     assert partnas.Supernet is Supernet
 
 
-class Kept:
-    """Bytes that autograd keeps for backward, each memory counted once, parameters and the images left out."""
-
-    def __init__(self, net, *others):
-        self.own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers(), *others)}
-        self.storages = {}
-
-    def pack(self, tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self.own:
-            self.storages[storage.data_ptr()] = storage
-        return tensor
-
-    def bytes(self):
-        return sum(storage.nbytes() for storage in self.storages.values())
-
-
 def step_of(space, x, **options):
     """Loss, gradients and bytes kept of a weight step of the same network with other options."""
     torch.manual_seed(0)
     net = with_larger_alphas(Supernet(space, **options))
-    kept = Kept(net, x)
     with frozen(list(net.alphas.values())):
-        with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
-            loss = net(x).square().mean()
+        kept = live_bytes(lambda: net(x))
+        loss = net(x).square().mean()
         loss.backward()
-    return loss.detach(), {name: p.grad for name, p in net.named_parameters() if p.grad is not None}, kept.bytes()
+    return loss.detach(), {name: p.grad for name, p in net.named_parameters() if p.grad is not None}, kept
 
 
 def test_what_is_formed_anew_changes_nothing_but_memory():
