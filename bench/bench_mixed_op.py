@@ -15,7 +15,7 @@ from partnas.config import load_config
 from partnas.nn.layout import cell_layouts
 from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
 
-CELLS = (("normal", 0), ("fusion", 0), ("reduction", 2), ("reduction", 0))
+CELLS = (("normal", 0), ("fusion", -1), ("reduction", 2))
 """Kind of cell, and which of its kind."""
 
 
@@ -101,11 +101,11 @@ def cases(options):
     space = load_config("search", "search").space()
     layouts = cell_layouts(space)
     for kind, place in CELLS:
-        layout = [each for each in layouts if each.kind == kind][place]
+        kinds = [each for each in layouts if each.kind == kind]
+        layout = kinds[place]
         side = int(space.input_size * layout.scale)
-        name = (
-            f"{kind} cell {place + 1}: {options.batch}x{layout.channels} channels at {side}x{side}, forward + backward"
-        )
+        which = f"{kind} cell {place % len(kinds) + 1}"
+        name = f"{which}: {options.batch}x{layout.channels} channels at {side}x{side}, forward + backward"
         if options.only not in name:
             continue
         contestants, truth, cell = steps(layout, space, options.batch)

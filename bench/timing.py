@@ -30,7 +30,7 @@ class Case(NamedTuple):
         contestants: ``ours`` and its peers, each a function without arguments that returns a tensor or tensors.
         bytes: What must be read and written at the least, a cache line that is written into fresh memory counting
             twice; 0 where that is no floor.
-        tolerance: Largest difference from ``truth``, relative to its largest value, that still counts as equal.
+        tolerance: Largest :func:`difference` from ``truth`` that still counts as equal.
         truth: What should come out; the first peer's result where left out.
         floor: What cannot be spared, timed beside the contestants: the matrix products alone, say.
     """
@@ -98,12 +98,13 @@ def machine() -> dict[str, Any]:
 
 
 def difference(value: Any, other: Any) -> float:
-    """The largest difference of two results, relative to the largest value of ``other``."""
+    """The norm of what two results differ by, relative to that of ``other``; the worst of several tensors. A maximum would
+    tell of the one pixel where rounding made another of two equals win the pool, or ReLU open."""
     if isinstance(value, torch.Tensor):
         value, other = (value,), (other,)
     worst = 0.0
     for left, right in zip(value, other, strict=True):
-        error = (left.double() - right.double()).abs().max() / right.double().abs().max().clamp_min(1e-30)
+        error = (left.double() - right.double()).norm() / right.double().norm().clamp_min(1e-30)
         worst = max(worst, float(error)) if error == error else float("nan")
     return worst
 

@@ -139,6 +139,16 @@ void shuffle_pixels(const char* from, char* to, const std::vector<int64_t>& orde
   gather_pixels(from + blocks * bytes, to + blocks * bytes, order, run_bytes, unit, pixels - blocks * together);
 }
 
+// False where there is no way for so many groups.
+bool interleave_pixels(const char* from, char* to, int64_t groups, int64_t units, int64_t pixels, bool streams) {
+  const auto kernel = PARTNAS_KERNEL(interleave_pixels);
+  if (groups < 2 || !kernel(from, to, groups, units / groups, 0, 0, streams)) return false;
+  parallel_for(0, pixels, std::max<int64_t>(1, grain_bytes / (units * 4)), [&](int64_t begin, int64_t end) {
+    kernel(from, to, groups, units / groups, begin, end, streams);
+  });
+  return true;
+}
+
 std::vector<int64_t> order_of_groups(int64_t runs, int64_t groups) {
   std::vector<int64_t> order;
   order.reserve(static_cast<size_t>(runs));
@@ -167,7 +177,7 @@ Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t
   const auto sizes = x.sizes();
   Tensor output = empty_strided({sizes.begin(), sizes.end()}, strides_of(x, channels_last), x.scalar_type());
   if (output.numel() == 0) return output;
-  advise_huge_pages(output);
+  if (larger_than_cache(output.numel() * static_cast<int64_t>(output.element_size()))) advise_huge_pages(output);
 
   const char* from = static_cast<const char*>(x.data_ptr());
   char* to = static_cast<char*>(output.data_ptr());
@@ -176,7 +186,7 @@ Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t
   const bool streams = larger_than_cache(groups * runs * run_bytes);
   if (run_bytes >= long_run) {
     copy_runs(from, to, order, groups, run_bytes, streams);
-  } else {
+  } else if (run_bytes != 4 || !interleave_pixels(from, to, groups_of_runs, runs, groups, streams)) {
     shuffle_pixels(from, to, order, run_bytes, groups, streams);
   }
   return output;

@@ -35,6 +35,10 @@ struct ShuffleVector {
   /* Pixels [begin, end) of `units` units each: output unit i is input unit source[i]; units of 1, 2 or 4 bytes. */    \
   void gather_pixels(const char* input, char* output, const int32_t* source, int64_t units, int32_t unit,              \
                      int64_t begin, int64_t end);                                                                      \
+  /* Pixels [begin, end) of 2, 4 or 8 `groups` of `units` units of 4 bytes: output unit j * groups + q is input unit     \
+     q * units + j. False where the instruction set has no way for that. */                                            \
+  bool interleave_pixels(const char* input, char* output, int64_t groups, int64_t units, int64_t begin, int64_t end,   \
+                         bool streams);                                                                                \
   /* For pixels whose order is in units of 1, 2 or 4 bytes. */                                                         \
   ShuffleForm shuffle_form(int32_t unit);                                                                              \
   /* Blocks [begin, end) of `bytes` bytes each, every one of them by the same steps. */                                \
