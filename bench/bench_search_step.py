@@ -151,7 +151,7 @@ def memory(options: argparse.Namespace) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--preset", default="search")
-    parser.add_argument("--tolerance", type=float, default=1e-2)
+    parser.add_argument("--tolerance", type=float, default=5e-2)
     parser.add_argument("--memory", action="store_true", help="tell what is kept, and time nothing")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave the compiled peer out")
     parser.add_argument("--variants", action="store_true", help="time the ways to recompute and bfloat16, too")

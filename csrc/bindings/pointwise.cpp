@@ -123,7 +123,17 @@ std::vector<float> packed(const Kernels& kernels, const PointwiseShape& shape, c
   return result;
 }
 
-std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool relu) {
+// The biases [F, C_out] of all maps, `room` floats apart.
+std::vector<float> padded(const Tensor& bias, int64_t room) {
+  const int64_t channels = bias.size(1);
+  std::vector<float> result(static_cast<size_t>(bias.size(0) * room), 0.0f);
+  const auto* from = static_cast<const float*>(bias.data_ptr());
+  for (int64_t f = 0; f < bias.size(0); ++f) std::copy_n(from + f * channels, channels, result.data() + f * room);
+  return result;
+}
+
+std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool relu, std::optional<Tensor> bias,
+                              std::vector<Tensor> add) {
   weight = checked_weight(weight, inputs.size(), "pointwise");
   std::vector<Tensor> outputs;
   if (inputs.empty()) return outputs;
@@ -135,6 +145,21 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
     outputs.push_back(maps.empty(shape.out));
     to.push_back(outputs.back().data_ptr());
   }
+  std::vector<float> biases;
+  if (bias) {
+    STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Float && bias->dim() == 2 && bias->size(0) == weight.size(0) &&
+                        bias->size(1) == shape.out && bias->is_contiguous(),
+                    "pointwise: bias must be (F, C_out), contiguous float32");
+    biases = padded(*bias, kernels_for(shape.out).room(shape.out));
+  }
+  STD_TORCH_CHECK(add.empty() || add.size() == inputs.size(), "pointwise: give a map to add for each, or none");
+  std::optional<Maps> added;
+  if (!add.empty()) {
+    const Maps& others = added.emplace(add, "pointwise");
+    STD_TORCH_CHECK(others.storage == maps.storage && others.batch == maps.batch && others.channels == shape.out &&
+                        others.height == maps.height && others.width == maps.width,
+                    "pointwise: a map to add is not like the result");
+  }
   if (outputs[0].numel() == 0) return outputs;
 
   const Kernels kernels = kernels_for(shape.out);
@@ -142,7 +167,8 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
   const int64_t room = shape.in * kernels.room(shape.out);
   const Cut cut(weight.size(0), maps.pixels(), shape, false);
   cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, int64_t begin, int64_t end, float* scratch) {
-    const PointwiseMaps of{maps[f], nullptr, to[static_cast<size_t>(f)], nullptr};
+    const float* start = bias ? biases.data() + f * kernels.room(shape.out) : nullptr;
+    const PointwiseMaps of{maps[f], nullptr, to[static_cast<size_t>(f)], nullptr, start, added ? (*added)[f] : nullptr};
     kernels.run(shape, of, matrices.data() + f * room, begin, end, scratch);
   });
   return outputs;
@@ -204,7 +230,8 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
     if (needs_weight) sums.resize(static_cast<size_t>(count * cut.pieces * stride));
     cut.run(kernels.scratch(shape), [&](int64_t f, int64_t task, int64_t begin, int64_t end, float* scratch) {
       const auto at = static_cast<size_t>(f);
-      const PointwiseMaps of{upstream[f], with[at], to[at], needs_weight ? sums.data() + task * stride : nullptr};
+      const PointwiseMaps of{upstream[f], with[at], to[at], needs_weight ? sums.data() + task * stride : nullptr,
+                             nullptr, nullptr};
       kernels.run(shape, of, matrices.data() + f * stride, begin, end, scratch);
     });
     if (needs_weight) {

@@ -67,14 +67,39 @@ __attribute__((always_inline)) inline void multiply(const float* x, int64_t in, 
   }
 }
 
-// One block of pixels, their channels from `first` on; `free` elements after its last pixel may be overwritten.
+// What is written to y, and what is added to it first.
+template <typename T>
+struct Target {
+  T* y;
+  const float* bias;
+  const T* add;
+
+  Target at(int64_t elements) const { return {y + elements, bias, add ? add + elements : nullptr}; }
+};
+
+// One block of pixels, their channels from `first` on; `free` elements after its last pixel may be touched.
 template <int vectors, int pixels, typename T>
-inline void block(const PointwiseShape& shape, const float* x, const float* matrix, int64_t first, int64_t free, T* y) {
+inline void block(const PointwiseShape& shape, const float* x, const float* matrix, int64_t first, int64_t free,
+                  const Target<T>& target) {
   Floats sum[pixels][vectors];
   multiply(x, shape.in, matrix, sum);
   const int64_t over = first + vectors * lanes - shape.out;
-  y += first;
+  T* y = target.y + first;
+  if (target.bias) {
+    PARTNAS_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      const Floats bias = load(target.bias + first + v * lanes);
+      PARTNAS_UNROLL
+      for (int p = 0; p < pixels; ++p) sum[p][v] += bias;
+    }
+  }
   if (over <= free) {
+    if (target.add) {
+      PARTNAS_UNROLL
+      for (int p = 0; p < pixels; ++p)
+        PARTNAS_UNROLL
+        for (int v = 0; v < vectors; ++v) sum[p][v] += load(target.add + first + p * shape.out + v * lanes);
+    }
     PARTNAS_UNROLL
     for (int p = 0; p < pixels; ++p)
       PARTNAS_UNROLL
@@ -89,29 +114,34 @@ inline void block(const PointwiseShape& shape, const float* x, const float* matr
   for (int p = 0; p < pixels; ++p)
     for (int v = 0; v < vectors; ++v) {
       const int64_t left = shape.out - first - v * lanes;
+      const bool is_part = left < lanes;
+      if (target.add) {
+        const T* from = target.add + first + p * shape.out + v * lanes;
+        kept[p][v] += is_part ? load_some(from, left, 0.0f) : load(from);
+      }
       T* to = y + p * shape.out + v * lanes;
-      left < lanes ? store_some(to, kept[p][v], left) : store(to, kept[p][v]);
+      is_part ? store_some(to, kept[p][v], left) : store(to, kept[p][v]);
     }
 }
 
-// `pixels` rows of x to y; `free` elements after the last one may be overwritten.
+// `pixels` rows of x to the target; `free` elements after the last one may be touched.
 template <typename T>
 void multiply_chunk(const PointwiseShape& shape, const float* x, const float* packed, int64_t pixels, int64_t free,
-                    T* y) {
+                    const Target<T>& target) {
   const int64_t in = shape.in, out = shape.out;
   from_the_last<widest>(room_of(out) / lanes, [&](int64_t first, auto width) {
     constexpr int vectors = decltype(width)::count, together = pixels_of<vectors>;
     const float* matrix = packed + first * lanes * in;
     if (pixels < together) {
       for (int64_t p = 0; p < pixels; ++p)
-        block<vectors, 1>(shape, x + p * in, matrix, first * lanes, free + (pixels - p - 1) * out, y + p * out);
+        block<vectors, 1>(shape, x + p * in, matrix, first * lanes, free + (pixels - p - 1) * out, target.at(p * out));
       return;
     }
     for (int64_t next = 0; next < pixels; next += together) {
       // The last block may do pixels again that the one before has done.
       const int64_t p = next < pixels - together ? next : pixels - together;
       block<vectors, together>(shape, x + p * in, matrix, first * lanes, free + (pixels - p - together) * out,
-                               y + p * out);
+                               target.at(p * out));
     }
   });
 }
@@ -206,11 +236,12 @@ void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* pa
   const int64_t in = shape.in, out = shape.out, chunk = chunk_pixels(shape);
   const T *x = static_cast<const T*>(maps.x), *with = static_cast<const T*>(maps.with);
   T* y = static_cast<T*>(maps.y);
+  const Target<T> target{y, maps.bias, static_cast<const T*>(maps.add)};
   float* other = scratch + chunk * in;
   for_chunks(begin, end, chunk, [&](int64_t at, int64_t pixels) {
     const int64_t after = (end - at - pixels) * out;
     const float* numbers = widen(x + at * in, pixels * in, shape.clips, scratch);
-    if (y) multiply_chunk(shape, numbers, packed, pixels, after, y + at * out);
+    if (y) multiply_chunk(shape, numbers, packed, pixels, after, target.at(at * out));
     if (y && shape.masks) mask(with + at * out, pixels * out, y + at * out);
     if (!maps.sums) return;
     const float* others = widen(with + at * out, pixels * out, shape.masks, other);

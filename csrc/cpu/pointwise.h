@@ -16,12 +16,14 @@ struct PointwiseShape {
   bool clips, masks;
 };
 
-// What becomes of pixels x [in]: y [out] is their product by the matrix, and the sums over them of x[i] * with[o] are added
-// to sums [in][room of out]. Either may be null.
+// What becomes of pixels x [in]: y [out] is their product by the matrix, plus bias [room of out] and `add` [out] where they
+// are not null, and the sums over them of x[i] * with[o] are added to sums [in][room of out]. y and sums may be null.
 struct PointwiseMaps {
   const void *x, *with;
   void* y;
   float* sums;
+  const float* bias;
+  const void* add;
 };
 
 #define PARTNAS_DECLARE(capability)                                                                                 \

@@ -1,5 +1,6 @@
 """Cells of a derived network: the operations that a genotype names."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -57,21 +58,26 @@ class Cell(nn.Module):
         """
         values = [layer(x) for layer, x in zip(self.preprocess, (older, newer), strict=True)]
         for sources, edges in zip(self.sources, self.nodes, strict=True):
-            branches = [(edge, values[source]) for source, edge in zip(sources, edges, strict=True)]
-            normed = [(edge, x) for edge, x in branches if isinstance(edge, Branch)]
-            values.append(
-                normalised_sum(
-                    [edge.before_norm(x) for edge, x in normed],
-                    [edge.norm for edge, _ in normed],
-                    [edge(x) for edge, x in branches if not isinstance(edge, Branch)],
-                )
-            )
+            values.append(_node([(edge, values[source]) for source, edge in zip(sources, edges, strict=True)]))
         return torch.cat(values[INPUTS:], 1)
 
 
 def derived_cells(layouts: Sequence[CellLayout], genotype: Genotype) -> nn.ModuleList:
     """The cells of ``layouts`` with the operations of ``genotype``."""
     return nn.ModuleList(Cell(layout, getattr(genotype, layout.kind)) for layout in layouts)
+
+
+def _node(edges: Sequence[tuple[nn.Module, torch.Tensor]]) -> torch.Tensor:
+    branches = [(edge, x) for edge, x in edges if isinstance(edge, Branch)]
+    identities = [edge(x) for edge, x in edges if not isinstance(edge, Branch)]
+    if not any(edge.norm is None for edge, _ in branches):
+        return normalised_sum(
+            [edge.before_norm(x) for edge, x in branches], [edge.norm for edge, _ in branches], identities
+        )
+    total = functools.reduce(torch.add, identities) if identities else None
+    for edge, x in branches:
+        total = edge.before_norm(x, total)
+    return total
 
 
 def _stride(layout: CellLayout, edge: Edge) -> int:

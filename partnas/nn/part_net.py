@@ -1,5 +1,6 @@
 """The derived network: the found cells stacked, with a head for each part group (section 3.2 of the paper)."""
 
+import copy
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.cells import derived_cells
 from partnas.nn.layout import cell_layouts, stem_channels
-from partnas.nn.primitives import Stem
+from partnas.nn.primitives import Branch, Stem
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 
@@ -80,6 +81,15 @@ class PartNet(nn.Module):
             factor = float(self.scales[-1] / self.scales[int(index)])
             found.append(coordinates * coordinates.new_tensor([factor, factor, 1.0]))
         return [*found, self._decode(outputs[-1])]
+
+    def fuse(self) -> "PartNet":
+        """A copy for inference, in which every batch norm is folded into the convolution before it and each node is
+        added up by its last convolutions. It gives what this network gives in evaluation mode, to rounding."""
+        fused = copy.deepcopy(self).eval()
+        for module in fused.modules():
+            if isinstance(module, (Branch, Stem)):
+                module.fold()
+        return fused.requires_grad_(False)
 
     def spec(self) -> dict[str, Any]:
         """What ``partnas.networks.build`` makes a network of this shape from."""

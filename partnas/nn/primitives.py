@@ -33,6 +33,11 @@ class BatchNorm(nn.BatchNorm2d):
         super().__init__(channels, affine=not searching, track_running_stats=not searching)
         self.synchronised = False
 
+    def affine_map(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What it does in evaluation mode: scale and shift, each ``(C,)``."""
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
     @property
     def fixed(self) -> bool:
         """Whether the running statistics are used: in evaluation mode, where there are any."""
@@ -106,8 +111,8 @@ class DepthwiseConv2d(nn.Module):
     def forward(self, x: torch.Tensor, norm: BatchNorm | None = None) -> torch.Tensor:
         options = {"dilations": [self.dilation], "stride": self.stride}
         if norm is not None and norm.fixed:
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            options |= {"scale": scale, "shift": norm.bias - norm.running_mean * scale}
+            scale, shift = norm.affine_map()
+            options |= {"scale": scale, "shift": shift}
         elif norm is not None:
             options |= {"statistics": measured([x], [norm])[0], "scale": norm.weight, "shift": norm.bias}
             options |= {"eps": norm.eps, "synchronised": norm.synchronised and norm.training}
@@ -115,31 +120,37 @@ class DepthwiseConv2d(nn.Module):
 
 
 class Pointwise(nn.Conv2d):
-    """1x1 convolution without bias, after ReLU or not."""
+    """1x1 convolution, after ReLU or not; without bias but where a batch norm was folded into it."""
 
     def __init__(self, channels_in: int, channels_out: int, relu: bool = False):
         super().__init__(channels_in, channels_out, 1, bias=False)
         self.relu = relu
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return pointwise([x], self.weight[None, :, :, 0, 0], self.relu)[0]
+    def forward(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
+        bias = None if self.bias is None else self.bias[None]
+        return pointwise([x], self.weight[None, :, :, 0, 0], self.relu, bias=bias, add=() if add is None else [add])[0]
 
 
 class Branch(nn.Module):
     """Layers that end in a batch norm, which is left to who sums the branches of a node.
 
     Attributes:
-        norm: That batch norm.
+        norm: That batch norm; None once it is folded into the layer before.
     """
 
-    norm: BatchNorm
+    norm: BatchNorm | None
 
-    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
-        """The map that ``norm`` normalises."""
+    def before_norm(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
+        """The map that ``norm`` normalises; where it is folded, the branch's result, to which ``add`` is added."""
+        raise NotImplementedError
+
+    def fold(self) -> None:
+        """Fold all batch norms, with their running statistics, into the convolutions before them."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.before_norm(x))
+        found = self.before_norm(x)
+        return found if self.norm is None else self.norm(found)
 
 
 class SeparableConv(Branch):
@@ -149,14 +160,19 @@ class SeparableConv(Branch):
         super().__init__()
         self.depthwise = DepthwiseConv2d(channels, kernel_size, stride, dilation=1)
         self.pointwise = Pointwise(channels, channels)
-        self.norm_between = BatchNorm(channels)
+        self.norm_between: BatchNorm | None = BatchNorm(channels)
         self.depthwise_second = DepthwiseConv2d(channels, kernel_size, 1, dilation=1)
         self.pointwise_second = Pointwise(channels, channels)
         self.norm = BatchNorm(channels)
 
-    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
+    def before_norm(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
         halfway = self.pointwise(self.depthwise(x))
-        return self.pointwise_second(self.depthwise_second(halfway, self.norm_between))
+        return self.pointwise_second(self.depthwise_second(halfway, self.norm_between), add)
+
+    def fold(self) -> None:
+        fold(self.pointwise, *self.norm_between.affine_map())
+        fold(self.pointwise_second, *self.norm.affine_map())
+        self.norm_between = self.norm = None
 
 
 class DilatedConv(Branch):
@@ -168,8 +184,12 @@ class DilatedConv(Branch):
         self.pointwise = Pointwise(channels, channels)
         self.norm = BatchNorm(channels)
 
-    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
-        return self.pointwise(self.depthwise(x))
+    def before_norm(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
+        return self.pointwise(self.depthwise(x), add)
+
+    def fold(self) -> None:
+        fold(self.pointwise, *self.norm.affine_map())
+        self.norm = None
 
 
 class FactorisedReduction(Branch):
@@ -182,9 +202,17 @@ class FactorisedReduction(Branch):
         self.odd = Pointwise(channels_in, channels_out - channels_out // 2, relu=True)
         self.norm = BatchNorm(channels_out, searching)
 
-    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
+    def before_norm(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
         even, odd = every_second(x)
-        return torch.cat([self.even(even), self.odd(odd)], 1)
+        found = torch.cat([self.even(even), self.odd(odd)], 1)
+        return found if add is None else found + add
+
+    def fold(self) -> None:
+        sizes = [self.even.out_channels, self.odd.out_channels]
+        scales, shifts = (numbers.split(sizes) for numbers in self.norm.affine_map())
+        fold(self.even, scales[0], shifts[0])
+        fold(self.odd, scales[1], shifts[1])
+        self.norm = None
 
 
 class ReluConvNorm(Branch):
@@ -195,8 +223,12 @@ class ReluConvNorm(Branch):
         self.pointwise = Pointwise(channels_in, channels_out, relu=True)
         self.norm = BatchNorm(channels_out, searching)
 
-    def before_norm(self, x: torch.Tensor) -> torch.Tensor:
-        return self.pointwise(x)
+    def before_norm(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
+        return self.pointwise(x, add)
+
+    def fold(self) -> None:
+        fold(self.pointwise, *self.norm.affine_map())
+        self.norm = None
 
 
 class Upsample(nn.Module):
@@ -218,6 +250,18 @@ class Stem(nn.Sequential):
             nn.Conv2d(3, channels, 3, padding=1, bias=False),
             BatchNorm(channels, searching),
         )
+
+    def fold(self) -> None:
+        """Fold the batch norm into the convolution."""
+        fold(self[0], *self[1].affine_map())
+        self[1] = nn.Identity()
+
+
+def fold(convolution: nn.Conv2d, scale: torch.Tensor, shift: torch.Tensor) -> None:
+    """Make a convolution without bias do ``scale * x + shift``, each ``(C_out,)``, after itself."""
+    with torch.no_grad():
+        convolution.weight.mul_(scale[:, None, None, None])
+        convolution.bias = nn.Parameter(shift.clone())
 
 
 def preprocessing(channels_in: int, channels_out: int, factor: Fraction, searching: bool) -> nn.Module:

@@ -46,5 +46,5 @@ def _count_norm_sum(inputs, outputs):
 
 
 def _count_pointwise(inputs, outputs):
-    maps, weight, _ = inputs
+    maps, weight = inputs[:2]
     return pointwise_flops(get_shape(next(maps.node().inputs())), get_shape(weight))

@@ -20,8 +20,15 @@ MOST_CHANNELS = {
 large matrices into blocks that fit the caches (``bench/bench_pointwise.py``)."""
 
 
-def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = False) -> list[torch.Tensor]:
-    """1x1 convolutions without bias, of many maps at once: ``weight[f] @ maps[f]`` at every pixel.
+def pointwise(
+    maps: Sequence[torch.Tensor],
+    weight: torch.Tensor,
+    relu: bool = False,
+    *,
+    bias: torch.Tensor | None = None,
+    add: Sequence[torch.Tensor] = (),
+) -> list[torch.Tensor]:
+    """1x1 convolutions of many maps at once: ``weight[f] @ maps[f] + bias[f] + add[f]`` at every pixel.
 
     The native backend serves maps of up to ``MOST_CHANNELS`` channels in all dtypes but float64; everything else is left
     to the matrix products of the library.
@@ -31,25 +38,36 @@ def pointwise(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = F
             tensor may come several times.
         weight: ``(F, C_out, C_in)``.
         relu: Clip the maps at zero first; the clipped maps are not kept.
+        bias: ``(F, C_out)``.
+        add: F maps like the results, to be added to them; or none.
 
     Returns:
         F maps ``(B, C_out, H, W)`` in the maps' dtype, channels-last. Accumulates in float32 at least.
 
     Raises:
-        ValueError: The numbers of maps and matrices differ.
+        ValueError: The numbers of maps and of matrices, or of maps to add, differ.
     """
     if len(weight) != len(maps):
         raise ValueError(f"pointwise: {len(maps)} maps but {len(weight)} matrices")
+    if add and len(add) != len(maps):
+        raise ValueError(f"pointwise: {len(maps)} maps but {len(add)} to add")
     if torch.is_grad_enabled():
-        return list(_Pointwise.apply(relu, weight, *maps))
-    return forward(maps, weight, relu)
+        return _plus(_Pointwise.apply(relu, weight, *maps), bias, add)
+    return forward(maps, weight, relu, bias, add)
 
 
-def forward(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = False) -> list[torch.Tensor]:
+def forward(
+    maps: Sequence[torch.Tensor],
+    weight: torch.Tensor,
+    relu: bool = False,
+    bias: torch.Tensor | None = None,
+    add: Sequence[torch.Tensor] = (),
+) -> list[torch.Tensor]:
     """:func:`pointwise` outside autograd."""
     if not _served_natively(maps, weight):
-        return reference(maps, weight, relu)
-    return torch.ops.partnas.pointwise(maps, weight.detach().float(), relu)
+        return _plus(reference(maps, weight, relu), bias, add)
+    bias = None if bias is None else bias.detach().float().contiguous()
+    return torch.ops.partnas.pointwise(maps, weight.detach().float(), relu, bias, add)
 
 
 def backward(
@@ -122,6 +140,14 @@ def _served_natively(maps, weight):
     )
 
 
+def _plus(maps, bias, add):
+    if bias is not None:
+        maps = [z + b[:, None, None].to(z.dtype) for z, b in zip(maps, bias, strict=True)]
+    if add:
+        maps = [z + other for z, other in zip(maps, add, strict=True)]
+    return list(maps)
+
+
 def _native_backward(gradients, maps, weight, relu, needs_maps, needs_weight):
     needs = [*needs_maps, needs_weight]
     found = torch.ops.partnas.pointwise_backward(gradients, maps, weight.detach().float(), relu, needs)
@@ -154,7 +180,7 @@ def _as_map(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)
 
 
-def _fake(maps, weight, relu):
+def _fake(maps, weight, relu, bias, add):
     return [_empty_map(x, weight.shape[1]) for x in maps]
 
 

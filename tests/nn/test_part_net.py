@@ -224,3 +224,34 @@ def test_spec_and_the_packages_face():
         "intermediate_supervision": True,
     }
     assert partnas.PartNet is PartNet
+
+
+@pytest.mark.parametrize("settings", [{}, {"order": [2, 0, 4, 1, 3]}, {"intermediate_supervision": True}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fused_for_inference(settings, dtype):
+    net = network(**settings).to(dtype)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    x = images(dtype=dtype)
+    fused = net.fuse()
+    tolerance = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-4}
+    with torch.no_grad():
+        expected = net.eval()(x)
+        torch.testing.assert_close(fused(x), expected, **tolerance)
+        torch.testing.assert_close(fused.train()(x), expected, **tolerance)
+        torch.testing.assert_close(fused.heatmaps(x), net.heatmaps(x), **tolerance)
+        for mine, right in zip(fused.forward_all(x), net.forward_all(x), strict=True):
+            torch.testing.assert_close(mine, right, **tolerance)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    assert not any(p.requires_grad for p in fused.parameters())
+    assert net.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_fused_network_can_still_be_differentiated():
+    net, x = network().double().eval(), images(dtype=torch.float64)
+    found = []
+    for each in (net, net.fuse()):
+        leaf = x.clone().requires_grad_()
+        each(leaf).square().sum().backward()
+        found.append(leaf.grad)
+    torch.testing.assert_close(*found, rtol=1e-8, atol=1e-9)

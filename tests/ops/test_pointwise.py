@@ -316,6 +316,45 @@ def test_nan_stays_in_its_pixel_and_channel(served_by, channels):
     assert not any(t.isnan().any() for t in (second, *gradients))
 
 
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("channels", [(8, 8), (17, 24), (64, 16), (3, 33), (5, 130)], ids=str)
+def test_bias_and_a_map_to_add(served_by, channels, size, dtype, relu):
+    case = Case(channels, size, dtype=dtype)
+    bias = torch.randn(2, channels[1], generator=torch.Generator().manual_seed(1)).to(dtype)
+
+    def ours(maps, weight):
+        return pointwise(
+            maps, weight, relu, bias=bias.to(weight.dtype), add=[g.to(weight.dtype) for g in case.upstream]
+        )
+
+    def plain(maps, weight):
+        maps = [torch.relu(x) for x in maps] if relu else maps
+        return [
+            z + b[:, None, None] + g.to(z.dtype)
+            for z, b, g in zip(definition(maps, weight), bias.to(weight.dtype), case.upstream, strict=True)
+        ]
+
+    exact = [z.detach() for z in plain([x.double() for x in case.maps], case.weight.double())]
+    with torch.no_grad():
+        found = ours(case.maps, case.weight)
+    # In PyTorch each of the three terms is rounded to the dtype.
+    for z, right, product in zip(
+        found, exact, expected(case, rectified(definition) if relu else definition), strict=False
+    ):
+        bound = 3 * product[1] + 4 * torch.finfo(dtype).eps * (right.abs() + 4)
+        assert z.dtype == dtype
+        assert z.shape == right.shape
+        assert ((z.double() - right).abs() <= bound).all()
+        assert z.numel() == 0 or z.is_contiguous(memory_format=torch.channels_last)
+    if dtype == torch.float64:
+        for mine, right in zip(case.run(ours), case.run(plain), strict=True):
+            torch.testing.assert_close(mine, right, rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match="2 maps but 1 to add"):
+        pointwise(case.maps, case.weight, add=case.upstream[:1])
+
+
 def test_no_maps(served_by):
     assert pointwise([], torch.randn(0, 3, 4)) == []
 
@@ -393,7 +432,10 @@ class TestNative:
         weight = case.weight.float()
         backward = torch.ops.partnas.pointwise_backward
         for relu in (False, True):
-            torch.library.opcheck(torch.ops.partnas.pointwise, (case.maps, weight, relu))
+            torch.library.opcheck(torch.ops.partnas.pointwise, (case.maps, weight, relu, None, []))
+            torch.library.opcheck(
+                torch.ops.partnas.pointwise, (case.maps, weight, relu, torch.ones(2, 24), case.upstream)
+            )
             torch.library.opcheck(backward, (case.upstream, case.maps, weight, relu, [1, 1, 1]))
             torch.library.opcheck(backward, (case.upstream, case.maps, weight, relu, [0, 0, 1]))
         torch.library.opcheck(backward, (case.upstream, [], weight, False, [0, 1, 0]))
@@ -403,13 +445,16 @@ class TestNative:
         maps, upstream, weight = case.maps, case.upstream, case.weight
         forward, backward = torch.ops.partnas.pointwise, torch.ops.partnas.pointwise_backward
         for message, call in {
-            "for each of the 2 maps": lambda: forward(maps, weight[:1], False),
-            "weight must be float32": lambda: forward(maps, weight.double(), False),
-            "C_out, 17": lambda: forward(maps, weight[:, :, :5], False),
-            "got 3 dimensions": lambda: forward([x[0] for x in maps], weight, False),
-            "one shape": lambda: forward([maps[0], maps[1][:1]], weight, False),
-            "of one dtype": lambda: forward([maps[0], maps[1].bfloat16()], weight, False),
-            "left to the reference": lambda: forward([x.double() for x in maps], weight, False),
+            "for each of the 2 maps": lambda: forward(maps, weight[:1], False, None, []),
+            "weight must be float32": lambda: forward(maps, weight.double(), False, None, []),
+            "C_out, 17": lambda: forward(maps, weight[:, :, :5], False, None, []),
+            "got 3 dimensions": lambda: forward([x[0] for x in maps], weight, False, None, []),
+            "one shape": lambda: forward([maps[0], maps[1][:1]], weight, False, None, []),
+            "of one dtype": lambda: forward([maps[0], maps[1].bfloat16()], weight, False, None, []),
+            "left to the reference": lambda: forward([x.double() for x in maps], weight, False, None, []),
+            "bias must be": lambda: forward(maps, weight, False, torch.ones(2, 5), []),
+            "a map to add for each": lambda: forward(maps, weight, False, None, upstream[:1]),
+            "not like the result": lambda: forward(maps, weight, False, None, maps),
             "give needs": lambda: backward(upstream, maps, weight, False, [1, 1]),
             "need a map for each": lambda: backward(upstream, [], weight, False, [1, 1, 1]),
             "F, 24, C_in": lambda: backward(upstream, maps, weight[:, :5], False, [1, 1, 1]),

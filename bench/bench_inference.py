@@ -1,0 +1,123 @@
+"""Inference of a derived network and of ResNet-50 PoseNet: ours fused, eager, compiled, and in ONNX Runtime.
+
+``python bench/bench_inference.py [--threads 2] [--rounds 9] [--preset small] [--genotype FILE] [--only NAME] [--csv FILE]``
+
+ONNX Runtime takes part where ``onnxruntime`` and ``onnx`` are installed. The floor of a network is its multiply-adds at
+the speed of a large matrix product.
+"""
+
+import io
+
+import torch
+from timing import Case, interleaved, main
+
+from partnas import flops
+from partnas.config import load_config
+from partnas.genotype import Genotype
+from partnas.networks import build
+from partnas.nn import PartNet
+from partnas.ops import use_backend
+from partnas.train import load_genotype
+
+
+def seen(net):
+    """The network in evaluation mode, its batch norms no longer the identity."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def onnx_session(net, x, threads):
+    """``net`` in ONNX Runtime up to the heatmaps, or None where that is not installed. The soft-argmax is left out: what
+    ONNX makes of it would be timed against an operator of ours."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ImportError:
+        return None
+
+    class Heatmaps(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, image):
+            return self.net.heatmaps(image)
+
+    file = io.BytesIO()
+    with use_backend("reference"), torch.no_grad():
+        torch.onnx.export(Heatmaps(), (x,), file, dynamo=False, input_names=["image"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    image = x.contiguous().numpy()
+    return lambda: torch.from_numpy(session.run(None, {"image": image})[0])
+
+
+def contestants_for(net, x, threads):
+    """Heatmaps of one network by everything that can compute them."""
+    plain = x.contiguous(memory_format=torch.channels_last)
+    fused = net.fuse() if isinstance(net, PartNet) else net
+
+    def run(function):
+        with torch.inference_mode():
+            return function()
+
+    def reference():
+        with use_backend("reference"):
+            return net.heatmaps(plain)
+
+    compiled = torch.compile(net.heatmaps)
+
+    def compiled_reference():
+        with use_backend("reference"):
+            return compiled(plain)
+
+    found = {
+        "eager": lambda: run(reference),
+        "compiled": lambda: run(compiled_reference),
+        "ONNX Runtime": onnx_session(net, x, threads),
+        "ours": lambda: run(lambda: fused.heatmaps(plain)),
+    }
+    return {name: function for name, function in found.items() if function is not None}
+
+
+def product_rate():
+    """Multiply-adds a second of a large product."""
+    a = torch.randn(2048, 2048)
+    return 2048**3 / interleaved({"mm": lambda: a @ a}, 5)["mm"].median
+
+
+def cases(options):
+    space = load_config("train", options.preset).space()
+    torch.manual_seed(0)
+    genotype = load_genotype(options.genotype) if options.genotype else Genotype.random(space)
+    specs = {
+        f"{options.preset} PartNet": {"kind": "partnet", "space": space.to_dict(), "genotype": genotype.to_dict()},
+        "ResNet-50": {"kind": "resnet50", "space": space.replace(reductions=5).to_dict()},
+    }
+    rate = product_rate()
+    for label, spec in specs.items():
+        for batch in (1, 8):
+            name = f"{label}, batch {batch}, {space.input_size}x{space.input_size}"
+            if options.only not in name:
+                continue
+            net = seen(build(spec))
+            count = flops.count(net, space.input_size)["flops"]["exact"]
+            x = torch.randn(batch, 3, space.input_size, space.input_size)
+            print(
+                f"{name}: {count / 1e9:.2f} G multiply-adds an image, {count * batch / rate * 1e3:.1f} ms at the product's speed"
+            )
+            yield Case(name, contestants_for(net, x, options.threads), tolerance=1e-3)
+
+
+def add_options(parser):
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--genotype", help="genotype.json or the folder of a search; a random one where left out")
+    parser.set_defaults(rounds=9)
+
+
+if __name__ == "__main__":
+    main(__doc__, cases, add_options)
