@@ -1,4 +1,4 @@
-"""Inference of a derived network and of ResNet-50 PoseNet: ours fused, eager, compiled, and in ONNX Runtime.
+"""Inference of a derived network and of ResNet-50 PoseNet: ours fused, plain PyTorch, compiled, and in ONNX Runtime.
 
 ``python bench/bench_inference.py [--threads 2] [--rounds 9] [--preset small] [--genotype FILE] [--only NAME] [--csv FILE]``
 
@@ -9,6 +9,7 @@ the speed of a large matrix product.
 import io
 
 import torch
+from plain_derived import plain_cells
 from timing import Case, interleaved, main
 
 from partnas import flops
@@ -16,7 +17,7 @@ from partnas.config import load_config
 from partnas.genotype import Genotype
 from partnas.networks import build
 from partnas.nn import PartNet
-from partnas.ops import use_backend
+from partnas.nn.layout import cell_layouts
 from partnas.train import load_genotype
 
 
@@ -29,57 +30,57 @@ def seen(net):
     return net.eval()
 
 
-def onnx_session(net, x, threads):
-    """``net`` in ONNX Runtime up to the heatmaps, or None where that is not installed. The soft-argmax is left out: what
-    ONNX makes of it would be timed against an operator of ours."""
+class Plain(torch.nn.Module):
+    """The heatmaps of ``net`` by PyTorch's own layers alone."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, image):
+        if not isinstance(self.net, PartNet):
+            return self.net.heatmaps(image)
+        return plain_cells(self.net, cell_layouts(self.net.space), image)[-1]
+
+
+def onnx_session(plain, x, threads):
+    """The network in ONNX Runtime, or None where that is not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime
     except ImportError:
         return None
-
-    class Heatmaps(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = net
-
-        def forward(self, image):
-            return self.net.heatmaps(image)
-
     file = io.BytesIO()
-    with use_backend("reference"), torch.no_grad():
-        torch.onnx.export(Heatmaps(), (x,), file, dynamo=False, input_names=["image"])
+    with torch.no_grad():
+        torch.onnx.export(plain, (x,), file, dynamo=False, input_names=["image"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
-    image = x.contiguous().numpy()
+    image = x.numpy()
     return lambda: torch.from_numpy(session.run(None, {"image": image})[0])
 
 
 def contestants_for(net, x, threads):
-    """Heatmaps of one network by everything that can compute them."""
-    plain = x.contiguous(memory_format=torch.channels_last)
+    """Heatmaps of one network by everything that can compute them. The soft-argmax is left out: what ONNX makes of it
+    would be timed against an operator of ours."""
+    plain, last = Plain(net).eval(), x.contiguous(memory_format=torch.channels_last)
+    compiled = torch.compile(plain)
     fused = net.fuse() if isinstance(net, PartNet) else net
 
-    def run(function):
-        with torch.inference_mode():
-            return function()
+    def without_gradients(function):
+        def run():
+            with torch.inference_mode():
+                return function()
 
-    def reference():
-        with use_backend("reference"):
-            return net.heatmaps(plain)
-
-    compiled = torch.compile(net.heatmaps)
-
-    def compiled_reference():
-        with use_backend("reference"):
-            return compiled(plain)
+        return run
 
     found = {
-        "eager": lambda: run(reference),
-        "compiled": lambda: run(compiled_reference),
-        "ONNX Runtime": onnx_session(net, x, threads),
-        "ours": lambda: run(lambda: fused.heatmaps(plain)),
+        "NCHW": without_gradients(lambda: plain(x)),
+        "channels-last": without_gradients(lambda: plain(last)),
+        "compiled": without_gradients(lambda: compiled(last)),
+        "ONNX Runtime": onnx_session(plain, x, threads),
+        "ours": without_gradients(lambda: fused.heatmaps(last)),
     }
     return {name: function for name, function in found.items() if function is not None}
 

@@ -1,4 +1,5 @@
-"""A derived network's arithmetic by ``torch.nn.functional``, on the weights of the product's own layers."""
+"""A derived network's arithmetic by ``torch.nn.functional``, on the weights of the product's own layers: what the tests
+hold the networks to, and what the benchmarks race."""
 
 import torch
 import torch.nn.functional as F
