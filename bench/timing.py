@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from partnas.allocator import keep_freed_memory
+
 OURS = "ours"
 FLOOR = "floor"
 
@@ -125,6 +127,7 @@ def main(description: str, cases: Callable[[argparse.Namespace], Iterable[Case]]
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    keep_freed_memory()
     speed = bandwidth()
     facts = machine()
     print(f"{facts['cpu']}, {options.threads} threads, torch {facts['torch']}, {speed / 1e9:.0f} GB/s read")

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from partnas.allocator import keep_freed_memory
 from partnas.config import JobConfig
 from partnas.data import EpochSampler, PoseDataset
 from partnas.distributed import World
@@ -178,6 +179,7 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
         PartnasError: The loss is no longer finite; the last good checkpoint stays.
         Stopped: Ctrl-C or SIGTERM; the state is saved.
     """
+    keep_freed_memory()
     total = config.epochs * job.steps_per_epoch
     done = 0
     if resume:
