@@ -13,7 +13,7 @@ def test_every_command_has_help(cli, command):
 
 def test_info_names_a_backend_for_every_operator(cli):
     facts = json.loads(cli("info", "--json").stdout)
-    assert len(facts["operators"]) == 6
+    assert len(facts["operators"]) == 7
     assert "soft_argmax_3d" in cli("info").stdout
 
 
