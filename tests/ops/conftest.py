@@ -1,5 +1,6 @@
 import pytest
 import torch
+from native_cpu import IMPLEMENTATIONS, implementation
 
 
 @pytest.fixture
@@ -17,3 +18,10 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def served_by(request):
+    """Goes through all implementations that this machine can run; the name of the one in use."""
+    with implementation(request.param):
+        yield request.param

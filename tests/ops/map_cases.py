@@ -41,23 +41,7 @@ def running_on(backend):
         yield backend
 
 
-@contextlib.contextmanager
-def instruction_set(name):
-    """Inside, native kernels are those of that set; skips where the CPU lacks it."""
-    before = native.cpu_capability()
-    try:
-        native.set_cpu_capability(name)
-    except RuntimeError:
-        pytest.skip(f"the CPU lacks {name}")
-    try:
-        with use_backend("native"):
-            yield
-    finally:
-        native.set_cpu_capability(before)
-
-
 only_native = pytest.mark.skipif(not native.loaded(), reason="not built")
-LESSER_SETS = ["baseline", "avx2"]
 
 
 def counted(function, *arguments):

@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from native_cpu import IMPLEMENTATIONS, INSTRUCTION_SETS, implementation
+from native_cpu import INSTRUCTION_SETS, implementation
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -46,12 +46,6 @@ LAYOUTS = {
 
 
 pytestmark = pytest.mark.usefixtures("filled_memory", "one_thread")
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def served_by(request):
-    with implementation(request.param):
-        yield request.param
 
 
 def numbers(channels, others, dtype, seed=0):

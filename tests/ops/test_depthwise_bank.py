@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
-from native_cpu import IMPLEMENTATIONS, INSTRUCTION_SETS, implementation
+from native_cpu import INSTRUCTION_SETS
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -34,26 +34,7 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _outputs_are_filled_with_nan():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Sets the number of threads for the rest of a test; one, to begin with, as the maps are small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def served_by(request):
-    with implementation(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("filled_memory", "one_thread")
 
 
 class Case:
@@ -447,9 +428,9 @@ def test_no_second_derivative(served_by):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_runs_are_identical(served_by, threads, count):
+def test_runs_are_identical(served_by, count):
     case = Case((3, 40, 33, 35), FOUR, 1, "norm affine relu")
-    threads(count)
+    torch.set_num_threads(count)
     first, *others = (case.run(case.call, case.leaves(torch.float32)) for _ in range(3))
     for other in others:
         for a, b in zip((*first[0], *first[1]), (*other[0], *other[1]), strict=True):
@@ -458,8 +439,8 @@ def test_runs_are_identical(served_by, threads, count):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(3, 20, 33, 18), (1, 16, 70, 40), (1, 40, 4, 4)], ids=str)
-def test_several_threads(served_by, threads, shape, stride):
-    threads(3)
+def test_several_threads(served_by, shape, stride):
+    torch.set_num_threads(3)
     compare(shape, FOUR, stride, "norm affine relu")
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from map_cases import DTYPES, LAYOUTS, Allocations, random_map
-from native_cpu import IMPLEMENTATIONS, INSTRUCTION_SETS, implementation
+from native_cpu import INSTRUCTION_SETS
 from torch.autograd import gradcheck
 
 from partnas.ops import fvcore_handles
@@ -22,31 +22,12 @@ CHANNELS = [
 SIZES = [(1, 1, 1), (1, 1, 5), (3, 7, 9), (1, 13, 11), (0, 4, 3), (2, 0, 3)]  # B, H, W
 
 
-@pytest.fixture(autouse=True)
-def _outputs_are_filled_with_nan():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Sets the number of threads for the rest of a test; one, to begin with, as the maps are small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("filled_memory", "one_thread")
 
 
 @pytest.fixture(autouse=True)
 def _kernels_take_any_channels(monkeypatch):
     monkeypatch.setattr(MODULE, "MOST_CHANNELS", dict.fromkeys(MODULE.MOST_CHANNELS, 10_000))
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def served_by(request):
-    with implementation(request.param):
-        yield request.param
 
 
 class Case:
@@ -288,9 +269,9 @@ def test_no_second_derivative(served_by):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_runs_are_identical(served_by, threads, count):
+def test_runs_are_identical(served_by, count):
     case = Case((17, 24), (3, 65, 67), count=3)
-    threads(count)
+    torch.set_num_threads(count)
     first, *others = (case.run(pointwise) for _ in range(3))
     assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
 
@@ -299,8 +280,8 @@ def test_runs_are_identical(served_by, threads, count):
     ("channels", "size"), [((17, 24), (3, 65, 67)), ((8, 8), (1, 201, 200)), ((64, 65), (1, 9, 90))]
 )
 @pytest.mark.parametrize("count", [1, 3])
-def test_several_threads(served_by, threads, channels, size, count):
-    threads(3)
+def test_several_threads(served_by, channels, size, count):
+    torch.set_num_threads(3)
     compare(channels, size, count)
 
 

@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from native_cpu import IMPLEMENTATIONS, INSTRUCTION_SETS, implementation
+from native_cpu import INSTRUCTION_SETS, implementation
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -57,12 +57,6 @@ LAYOUTS = {
 
 
 pytestmark = pytest.mark.usefixtures("filled_memory", "one_thread")
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def served_by(request):
-    with implementation(request.param):
-        yield request.param
 
 
 def logits(shape, dtype=torch.float64, scale=3.0, seed=0):
