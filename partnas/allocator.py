@@ -9,7 +9,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed memory for the tensors to come, up to 2 GB of it.
 
     As it comes, glibc hands large blocks back to the system at once, and each step of a search asks for them again: every
-    page is then cleared anew, which takes a fifth of the time of a step.
+    page is then cleared anew, a tenth of the time of a step.
 
     Returns:
         Whether it could be told; only glibc can.

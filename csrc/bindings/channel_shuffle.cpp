@@ -177,13 +177,13 @@ Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t
   const auto sizes = x.sizes();
   Tensor output = empty_strided({sizes.begin(), sizes.end()}, strides_of(x, channels_last), x.scalar_type());
   if (output.numel() == 0) return output;
-  if (larger_than_cache(output.numel() * static_cast<int64_t>(output.element_size()))) advise_huge_pages(output);
+  const bool streams = larger_than_cache(output.numel() * static_cast<int64_t>(output.element_size()));
+  if (streams) advise_huge_pages(output);
 
   const char* from = static_cast<const char*>(x.data_ptr());
   char* to = static_cast<char*>(output.data_ptr());
   const int64_t groups = channels_last ? x.numel() / x.size(1) : x.size(0);
   const int64_t run_bytes = x.numel() / groups / runs * static_cast<int64_t>(x.element_size());
-  const bool streams = larger_than_cache(groups * runs * run_bytes);
   if (run_bytes >= long_run) {
     copy_runs(from, to, order, groups, run_bytes, streams);
   } else if (run_bytes != 4 || !interleave_pixels(from, to, groups_of_runs, runs, groups, streams)) {

@@ -13,15 +13,9 @@ struct Block {
   char bytes[64];
 };
 
-constexpr int64_t long_copy = 1 << 20;
-
 // libc's memcpy costs more to call than a run of a few hundred bytes takes to copy.
 inline void copy(char* to, const char* from, int64_t bytes) {
   if (bytes < static_cast<int64_t>(sizeof(Block))) {
-    memcpy(to, from, static_cast<size_t>(bytes));
-    return;
-  }
-  if (bytes >= long_copy) {
     memcpy(to, from, static_cast<size_t>(bytes));
     return;
   }

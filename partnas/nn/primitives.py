@@ -39,6 +39,11 @@ class BatchNorm(nn.BatchNorm2d):
         return scale, self.bias - self.running_mean * scale
 
     @property
+    def over_ranks(self) -> bool:
+        """Whether the statistics of the batch are those of all ranks."""
+        return self.synchronised and self.training
+
+    @property
     def fixed(self) -> bool:
         """Whether the running statistics are used: in evaluation mode, where there are any."""
         return not self.training and self.track_running_stats
@@ -52,7 +57,7 @@ def measured(maps: Sequence[torch.Tensor], norms: Sequence[BatchNorm]) -> torch.
     ones follow."""
     if norms[0].fixed:
         return torch.stack([torch.stack([norm.running_mean, norm.running_var]) for norm in norms])
-    synchronised = norms[0].synchronised and norms[0].training
+    synchronised = norms[0].over_ranks
     statistics = norm_stats(maps, synchronised)
     if norms[0].training and norms[0].track_running_stats:
         count = maps[0][:, :1].numel() * (dist.get_world_size() if synchronised else 1)
@@ -81,7 +86,7 @@ def normalised_sum(
         shift=functools.reduce(torch.add, [norm.bias for norm in norms]) if first.affine else None,
         eps=first.eps,
         fixed=first.fixed,
-        synchronised=first.synchronised and first.training,
+        synchronised=first.over_ranks,
     )
 
 
@@ -115,7 +120,7 @@ class DepthwiseConv2d(nn.Module):
             options |= {"scale": scale, "shift": shift}
         elif norm is not None:
             options |= {"statistics": measured([x], [norm])[0], "scale": norm.weight, "shift": norm.bias}
-            options |= {"eps": norm.eps, "synchronised": norm.synchronised and norm.training}
+            options |= {"eps": norm.eps, "synchronised": norm.over_ranks}
         return depthwise_bank(x, [self.weight], **options)[0]
 
 

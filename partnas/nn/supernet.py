@@ -25,8 +25,8 @@ class Supernet(nn.Module):
 
     Args:
         space: The search space.
-        recompute: What backward forms anew rather than keeps: ``'none'``, ``'light'`` (what the depthwise filters give,
-            and ReLU) or ``'cell'`` (everything but the inputs of the cells).
+        recompute: What backward forms anew rather than keeps: ``'none'``, ``'light'`` (what the depthwise filters, the
+            pools and ReLU give) or ``'cell'`` (everything but the inputs of the cells).
         activation_dtype: What maps are stored in, float32 or bfloat16. Sums, statistics and parameters stay float32.
 
     Attributes:
