@@ -8,7 +8,7 @@ The floor is the matrix products alone, forward and both backward, each batched 
 import copy
 
 import torch
-from plain_darts import copy_weights, plain_cell, weight_pairs
+from plain_darts import copy_weights, plain_cell, products, weight_pairs
 from timing import Case, main
 
 from partnas.config import load_config
@@ -83,24 +83,6 @@ def steps(layout, space, batch):
     return contestants, peer(plain, torch.contiguous_format, torch.float64), ours
 
 
-def products(cell, batch, side):
-    """The matrix products of a cell's mixed operations at its output's resolution: forward, and both gradients."""
-    jobs = []
-    for bank in cell.sources:
-        count = len(bank.pointwise) + len(bank.pointwise_second)
-        channels = bank.pointwise.shape[1]
-        rows = torch.randn(count, batch * side * side, channels)
-        jobs.append((rows, torch.randn(count, channels, channels), torch.empty_like(rows)))
-
-    def run():
-        for rows, weight, out in jobs:
-            torch.bmm(rows, weight, out=out)
-            torch.bmm(rows, weight.transpose(1, 2), out=out)
-            torch.bmm(rows.transpose(1, 2), rows)
-
-    return run
-
-
 def cases(options):
     space = load_config("search", "search").space()
     layouts = cell_layouts(space)
@@ -113,7 +95,7 @@ def cases(options):
         if options.only not in name:
             continue
         contestants, truth, cell = steps(layout, space, options.batch)
-        yield Case(name, contestants, 0, TOLERANCE, truth, products(cell, options.batch, side))
+        yield Case(name, contestants, 0, TOLERANCE, truth, products([(cell, side)], options.batch))
 
 
 def add_options(parser):

@@ -11,7 +11,7 @@ import time
 
 import torch
 from live import live_bytes
-from plain_darts import PlainSupernet, copy_weights, weight_pairs
+from plain_darts import PlainSupernet, copy_weights, products, weight_pairs
 from timing import Case, main
 
 from partnas.architect import frozen
@@ -33,11 +33,6 @@ def supernet(space, **options):
     return Supernet(space, **options)
 
 
-def gradients_of(leaves, output, gradient):
-    found = torch.autograd.grad(output, leaves, gradient)
-    return [output.detach(), *found]
-
-
 def our_step(net, x, gradient, which):
     """``which``: weights or alphas; the others are frozen."""
     alphas, weights = list(net.alphas.values()), list(net.weight_parameters())
@@ -45,7 +40,8 @@ def our_step(net, x, gradient, which):
 
     def step():
         with frozen(still):
-            return gradients_of(wanted, net(x), gradient)
+            output = net(x)
+            return [output.detach(), *torch.autograd.grad(output, wanted, gradient)]
 
     return step
 
@@ -88,30 +84,12 @@ class Peer:
         return [output.detach(), *ours.values()]
 
 
-def products(net, batch):
-    """The matrix products of all mixed operations alone: forward, and both gradients, batched, into memory in use."""
-    jobs = []
-    for cell, layout in zip(net.cells, cell_layouts(net.space), strict=True):
-        side = int(net.space.input_size * layout.scale)
-        for bank in cell.sources:
-            count, channels = len(bank.pointwise) + len(bank.pointwise_second), bank.pointwise.shape[1]
-            rows = torch.randn(count, batch * side * side, channels)
-            jobs.append((rows, torch.randn(count, channels, channels), torch.empty_like(rows)))
-
-    def run():
-        for rows, weight, out in jobs:
-            torch.bmm(rows, weight, out=out)
-            torch.bmm(rows, weight.transpose(1, 2), out=out)
-            torch.bmm(rows.transpose(1, 2), rows)
-
-    return run
-
-
 def cases(options: argparse.Namespace):
     space = load_config("search", options.preset).space()
     x = torch.randn(options.batch, 3, space.input_size, space.input_size).to(memory_format=torch.channels_last)
     gradient = torch.randn(options.batch, space.parts, 3)
     net = supernet(space)
+    sides = [int(space.input_size * layout.scale) for layout in cell_layouts(space)]
     for which in ("weights", "alphas"):
         name = f"{options.preset} supernet, {which} step, batch {options.batch}, {space.input_size}x{space.input_size}"
         if options.only not in name:
@@ -124,13 +102,17 @@ def cases(options: argparse.Namespace):
             peers["compiled"] = Peer(net, x, gradient, which, torch.channels_last, compiled=True)
         truth = Peer(net, x, gradient, which, torch.contiguous_format, torch.float64)
         contestants = {**peers, "ours": our_step(net, x, gradient, which)}
-        yield Case(name, contestants, 0, options.tolerance, truth, products(net, options.batch))
+        yield Case(
+            name, contestants, 0, options.tolerance, truth, products(zip(net.cells, sides, strict=True), options.batch)
+        )
         if options.variants:
             for label, variant in VARIANTS.items():
                 if label == "light":
                     continue
-                contestants = {"light": our_step(net, x, gradient, which)}
-                contestants["ours"] = our_step(supernet(space, **variant), x, gradient, which)
+                contestants = {
+                    "light": our_step(net, x, gradient, which),
+                    "ours": our_step(supernet(space, **variant), x, gradient, which),
+                }
                 yield Case(f"{name}, {label}", contestants, 0, 1.0)
 
 

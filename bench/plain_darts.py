@@ -5,7 +5,7 @@ An edge is a module for each operation, each run by itself; batch norm is PyTorc
 the factorized reduction is padded where a side is odd (the public one fails there), and there are fusion cells.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -171,6 +171,25 @@ class PlainSupernet(nn.Module):
                     (likelihood.sum((2, 3)) * torch.arange(depth)).sum(1),
                 ], 1)  # fmt: skip
         return torch.stack([found[part] for part in range(self.space.parts)], 1)
+
+
+def products(placed: Iterable[tuple[nn.Module, int]], batch: int) -> Callable[[], None]:
+    """The matrix products of the mixed operations alone, of cells whose outputs have these sides: forward, and both
+    gradients, batched, into memory in use."""
+    jobs = []
+    for cell, side in placed:
+        for bank in cell.sources:
+            count, channels = len(bank.pointwise) + len(bank.pointwise_second), bank.pointwise.shape[1]
+            rows = torch.randn(count, batch * side * side, channels)
+            jobs.append((rows, torch.randn(count, channels, channels), torch.empty_like(rows)))
+
+    def run() -> None:
+        for rows, weight, out in jobs:
+            torch.bmm(rows, weight, out=out)
+            torch.bmm(rows, weight.transpose(1, 2), out=out)
+            torch.bmm(rows.transpose(1, 2), rows)
+
+    return run
 
 
 def weight_pairs(mixed, plain) -> Iterator[tuple[str, nn.Parameter, int | slice, nn.Parameter]]:
