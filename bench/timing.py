@@ -6,6 +6,7 @@ rows to a CSV where asked.
 
 import argparse
 import csv
+import math
 import platform
 import statistics
 import subprocess
@@ -53,21 +54,32 @@ class Timing(NamedTuple):
     high: float
 
 
+LEAST_SAMPLE = 1e-3
+"""Seconds: what is quicker than this is called so often in a row that a sample lasts as long."""
+
+
 def interleaved(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
     """Time functions that take turns, A B C A B C, so that all meet the same machine."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    for function in contestants.values():
+    calls = {}
+    for name, function in contestants.items():
         function()
+        calls[name] = math.ceil(LEAST_SAMPLE / _seconds(function, 1))
     for _ in range(rounds):
         for name, function in contestants.items():
-            begin = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(_seconds(function, calls[name]))
     found = {}
     for name, values in times.items():
         low, median, high = statistics.quantiles(values, n=4)
         found[name] = Timing(median, low, high)
     return found
+
+
+def _seconds(function: Callable[[], Any], calls: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - begin) / calls
 
 
 def bandwidth() -> float:

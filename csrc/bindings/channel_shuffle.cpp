@@ -165,10 +165,10 @@ Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t
   if (groups_of_runs > 0) {
     STD_TORCH_CHECK(order.empty() && runs % groups_of_runs == 0, "channel_shuffle: give an order, or a number of groups "
                     "that divides ", runs, " runs");
-    order = order_of_groups(runs, groups_of_runs);
+  } else {
+    STD_TORCH_CHECK(static_cast<int64_t>(order.size()) == runs, "channel_shuffle: order has ", order.size(), " of ",
+                    runs, " runs");
   }
-  STD_TORCH_CHECK(static_cast<int64_t>(order.size()) == runs, "channel_shuffle: order has ", order.size(), " of ", runs,
-                  " runs");
   for (const int64_t run : order)
     STD_TORCH_CHECK(run >= 0 && run < runs, "channel_shuffle: order names run ", run, " of ", runs);
 
@@ -184,9 +184,11 @@ Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t
   char* to = static_cast<char*>(output.data_ptr());
   const int64_t groups = channels_last ? x.numel() / x.size(1) : x.size(0);
   const int64_t run_bytes = x.numel() / groups / runs * static_cast<int64_t>(x.element_size());
+  if (run_bytes == 4 && interleave_pixels(from, to, groups_of_runs, runs, groups, streams)) return output;
+  if (groups_of_runs > 0) order = order_of_groups(runs, groups_of_runs);
   if (run_bytes >= long_run) {
     copy_runs(from, to, order, groups, run_bytes, streams);
-  } else if (run_bytes != 4 || !interleave_pixels(from, to, groups_of_runs, runs, groups, streams)) {
+  } else {
     shuffle_pixels(from, to, order, run_bytes, groups, streams);
   }
   return output;

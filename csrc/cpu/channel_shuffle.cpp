@@ -1,7 +1,8 @@
 // Channel permutation as copies of long runs, or as shuffles inside a pixel.
 //
-// Groups of channels are interleaved by a tree of zips, in which every vector is loaded once. A shuffle treats every order alike: the group shuffle of g groups takes g steps a vector. From memory that is as fast as
-// a copy, from the caches half as fast for g = 4; an element at a time (gather_pixels) is half of that again.
+// Groups of channels are interleaved by transposing in registers, as fast as a copy. A shuffle treats every order alike:
+// the group shuffle of g groups takes g steps a vector. From memory that is as fast as a copy, from the caches half as fast
+// for g = 4; an element at a time (gather_pixels) is half of that again.
 #include "cpu/channel_shuffle.h"
 
 #include "cpu/vector.h"
@@ -20,8 +21,16 @@ inline void copy(char* to, const char* from, int64_t bytes) {
     return;
   }
   const int64_t last = bytes - static_cast<int64_t>(sizeof(Block));
+  int64_t i = 0;
+  // A load waits for an earlier store whose address ends in the same 12 bits: many loads come first.
+  constexpr int together = 4;
+  for (; i <= bytes - together * static_cast<int64_t>(sizeof(Block)); i += together * sizeof(Block)) {
+    Block blocks[together];
+    memcpy(blocks, from + i, sizeof(blocks));
+    memcpy(to + i, blocks, sizeof(blocks));
+  }
   Block block;
-  for (int64_t i = 0; i < last; i += sizeof(Block)) {
+  for (; i < last; i += sizeof(Block)) {
     memcpy(&block, from + i, sizeof(block));
     memcpy(to + i, &block, sizeof(block));
   }
@@ -164,26 +173,44 @@ void gather_pixels(const char* input, char* output, const int32_t* source, int64
 #if defined(__AVX2__)
 namespace {
 
-// The numbers of `groups` vectors in turn, as many vectors.
-template <int groups>
-struct Interleaved {
-  __m256i vectors[groups];
+// The low and the high halves of two vectors, together.
+inline void join_halves(__m256i a, __m256i b, __m256i& low, __m256i& high) {
+  low = _mm256_permute2x128_si256(a, b, 0x20);
+  high = _mm256_permute2x128_si256(a, b, 0x31);
+}
 
-  Interleaved(const char* input, int64_t stride) {
-    if constexpr (groups == 1) {
-      vectors[0] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(input));
+// Half h of column k: number 4h + k of each of four rows that lie `stride` bytes apart.
+inline void transpose_four(const char* rows, int64_t stride, __m256i (&columns)[4]) {
+  __m256i row[4];
+  for (int q = 0; q < 4; ++q) row[q] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows + q * stride));
+  const __m256i low01 = _mm256_unpacklo_epi32(row[0], row[1]), high01 = _mm256_unpackhi_epi32(row[0], row[1]);
+  const __m256i low23 = _mm256_unpacklo_epi32(row[2], row[3]), high23 = _mm256_unpackhi_epi32(row[2], row[3]);
+  columns[0] = _mm256_unpacklo_epi64(low01, low23);
+  columns[1] = _mm256_unpackhi_epi64(low01, low23);
+  columns[2] = _mm256_unpacklo_epi64(high01, high23);
+  columns[3] = _mm256_unpackhi_epi64(high01, high23);
+}
+
+// Eight numbers of each of `groups` rows, in turn.
+template <int groups>
+inline void zip(const char* rows, int64_t stride, __m256i (&zipped)[groups]) {
+  if constexpr (groups == 2) {
+    const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows));
+    const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows + stride));
+    join_halves(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b), zipped[0], zipped[1]);
+  } else {
+    __m256i first[4];
+    transpose_four(rows, stride, first);
+    if constexpr (groups == 4) {
+      join_halves(first[0], first[1], zipped[0], zipped[2]);
+      join_halves(first[2], first[3], zipped[1], zipped[3]);
     } else {
-      const Interleaved<groups / 2> even(input, 2 * stride), odd(input + stride, 2 * stride);
-#pragma GCC unroll 4
-      for (int k = 0; k < groups / 2; ++k) {
-        const __m256i low = _mm256_unpacklo_epi32(even.vectors[k], odd.vectors[k]);
-        const __m256i high = _mm256_unpackhi_epi32(even.vectors[k], odd.vectors[k]);
-        vectors[2 * k] = _mm256_permute2x128_si256(low, high, 0x20);
-        vectors[2 * k + 1] = _mm256_permute2x128_si256(low, high, 0x31);
-      }
+      __m256i second[4];
+      transpose_four(rows + 4 * stride, stride, second);
+      for (int k = 0; k < 4; ++k) join_halves(first[k], second[k], zipped[k], zipped[4 + k]);
     }
   }
-};
+}
 
 template <int groups>
 void interleave(const char* input, char* output, int64_t units, int64_t begin, int64_t end, bool streams) {
@@ -196,11 +223,12 @@ void interleave(const char* input, char* output, int64_t units, int64_t begin, i
     for (int64_t next = 0; next < units; next += step) {
       // The last step may do units again that the one before has done.
       const int64_t j = next < units - step ? next : units - step;
-      const Interleaved<groups> block(from + j * 4, units * 4);
+      __m256i zipped[groups];
+      zip<groups>(from + j * 4, units * 4, zipped);
 #pragma GCC unroll 8
       for (int k = 0; k < groups; ++k) {
         auto* at = reinterpret_cast<__m256i*>(to + j * groups * 4 + k * width);
-        streams ? _mm256_stream_si256(at, block.vectors[k]) : _mm256_storeu_si256(at, block.vectors[k]);
+        streams ? _mm256_stream_si256(at, zipped[k]) : _mm256_storeu_si256(at, zipped[k]);
       }
     }
   }

@@ -32,7 +32,7 @@ def channel_shuffle(
     """
     groups, order = _checked(x, groups, order, depth)
     if backend.resolve("channel_shuffle", x) == "native":
-        return torch.ops.partnas.channel_shuffle(x, groups, order, depth)
+        return native.apply(torch.ops.partnas.channel_shuffle.default, x, groups, order, depth)
     return _index(x, groups, order, depth)
 
 
