@@ -28,8 +28,7 @@ def plain_operation(name, layer, x, stride):
     if name == "max_pool_3x3":
         return F.max_pool2d(x, 3, stride, 1)
     if name == "avg_pool_3x3":
-        ones = torch.ones_like(x)
-        return F.avg_pool2d(x, 3, stride, 1) / F.avg_pool2d(ones, 3, stride, 1)
+        return F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
     if stride == 1:
         return x
     padded = F.pad(F.relu(x), (0, 1, 0, 1))

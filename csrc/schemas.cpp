@@ -47,6 +47,9 @@ STABLE_TORCH_LIBRARY(partnas, m) {
   // x [B, C, H, W] -> max and average map, statistics [2, 2, C] of them (see norm_stats)
   m.def("pool_pair(Tensor x, int stride) -> (Tensor, Tensor, Tensor)");
   m.def("pool_pair_backward(Tensor max_gradient, Tensor avg_gradient, Tensor x, int stride) -> Tensor");
+  // One of them; its backward does not read the values of x for the average.
+  m.def("pool(Tensor x, bool takes_max, int stride) -> Tensor");
+  m.def("pool_backward(Tensor gradient, Tensor x, bool takes_max, int stride) -> Tensor");
 
   // x [B, C, H, W] -> [B, C, factor * H, factor * W]; the backward takes that shape to this one
   m.def("upsample(Tensor x, int factor) -> Tensor");

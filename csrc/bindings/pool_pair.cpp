@@ -1,6 +1,7 @@
 // pool_pair on the CPU: layouts, allocation and threads around csrc/cpu/pool_pair.cpp.
 #include "cpu/pool_pair.h"
 
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -56,17 +57,37 @@ std::tuple<Tensor, Tensor, Tensor> pool_pair(Tensor input, int64_t stride) {
   return {max_map, avg_map, statistics};
 }
 
-Tensor pool_pair_backward(Tensor max_gradient, Tensor avg_gradient, Tensor input, int64_t stride) {
-  const PoolShape shape = pool_shape(input, stride, "pool_pair_backward");
-  const Storage storage = float_storage(input, "pool_pair_backward");
-  for (const Tensor* g : {&max_gradient, &avg_gradient})
+Tensor pool(Tensor input, bool takes_max, int64_t stride) {
+  const PoolShape shape = pool_shape(input, stride, "pool");
+  const Storage storage = float_storage(input, "pool");
+  const Tensor x = channels_last(input, "pool");
+  Tensor map = empty_map(x.size(0), shape.channels, shape.output_height, shape.output_width, x.scalar_type());
+  if (map.numel() == 0) return map;
+  const auto kernel = PARTNAS_KERNEL(pool);
+  const int64_t lines = PARTNAS_KERNEL(pool_pair_lines)(shape);
+  const int64_t grain = std::max<int64_t>(1, grain_elements / (shape.width * shape.channels));
+  parallel_for(0, x.size(0) * shape.output_height, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> line(static_cast<size_t>(lines));
+    kernel(storage, shape, takes_max, x.data_ptr(), begin, end, line.data(), map.data_ptr());
+  });
+  return map;
+}
+
+// One of the gradients may be missing.
+Tensor backward(const char* name, const Tensor* max_gradient, const Tensor* avg_gradient, const Tensor& input,
+                int64_t stride) {
+  const PoolShape shape = pool_shape(input, stride, name);
+  const Storage storage = float_storage(input, name);
+  const auto checked = [&](const Tensor* g) {
+    if (!g) return std::optional<Tensor>();
     STD_TORCH_CHECK(g->dim() == 4 && g->size(0) == input.size(0) && g->size(1) == shape.channels &&
                         g->size(2) == shape.output_height && g->size(3) == shape.output_width &&
                         g->scalar_type() == input.scalar_type(),
-                    "pool_pair_backward: the gradients must have the shape and dtype of the pools");
-  const Tensor x = channels_last(input, "pool_pair_backward");
-  const Tensor of_max = channels_last(max_gradient, "pool_pair_backward");
-  const Tensor of_avg = channels_last(avg_gradient, "pool_pair_backward");
+                    name, ": a gradient must have the shape and dtype of its pool");
+    return std::optional(channels_last(*g, name));
+  };
+  const std::optional<Tensor> of_max = checked(max_gradient), of_avg = checked(avg_gradient);
+  const Tensor x = max_gradient ? channels_last(input, name) : input;
   Tensor gradient = empty_like_map(x);
   if (gradient.numel() == 0) return gradient;
   const auto kernel = PARTNAS_KERNEL(pool_pair_backward);
@@ -74,10 +95,18 @@ Tensor pool_pair_backward(Tensor max_gradient, Tensor avg_gradient, Tensor input
   const int64_t grain = std::max<int64_t>(1, grain_elements / (shape.width * shape.channels));
   parallel_for(0, x.size(0) * shape.height, grain, [&](int64_t begin, int64_t end) {
     std::vector<float> line(static_cast<size_t>(lines));
-    kernel(storage, shape, x.data_ptr(), of_max.data_ptr(), of_avg.data_ptr(), begin, end, line.data(),
-           gradient.data_ptr());
+    kernel(storage, shape, x.data_ptr(), of_max ? of_max->data_ptr() : nullptr, of_avg ? of_avg->data_ptr() : nullptr,
+           begin, end, line.data(), gradient.data_ptr());
   });
   return gradient;
+}
+
+Tensor pool_pair_backward(Tensor max_gradient, Tensor avg_gradient, Tensor input, int64_t stride) {
+  return backward("pool_pair_backward", &max_gradient, &avg_gradient, input, stride);
+}
+
+Tensor pool_backward(Tensor gradient, Tensor input, bool takes_max, int64_t stride) {
+  return backward("pool_backward", takes_max ? &gradient : nullptr, takes_max ? nullptr : &gradient, input, stride);
 }
 
 }  // namespace
@@ -86,4 +115,6 @@ Tensor pool_pair_backward(Tensor max_gradient, Tensor avg_gradient, Tensor input
 STABLE_TORCH_LIBRARY_IMPL(partnas, CPU, m) {
   m.impl("pool_pair", TORCH_BOX(&partnas::pool_pair));
   m.impl("pool_pair_backward", TORCH_BOX(&partnas::pool_pair_backward));
+  m.impl("pool", TORCH_BOX(&partnas::pool));
+  m.impl("pool_backward", TORCH_BOX(&partnas::pool_backward));
 }

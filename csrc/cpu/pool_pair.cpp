@@ -1,4 +1,4 @@
-// 3x3 max and average pool together, and their backward, a row at a time.
+// 3x3 max and average pool, together or one of them, and their backward, a row at a time.
 //
 // Forward: each output row reduces its three input rows to one line of maxima and one of sums, then the three columns of
 // those. Backward: the windows of an output row find their first maximum again and add their gradients to three lines,
@@ -25,50 +25,64 @@ inline Window window(int64_t output, int64_t stride, int64_t size) {
   return {first < 0 ? 0 : first, first + 3 < size ? first + 3 : size};
 }
 
-template <int rows, typename T>
+// Which pools are formed.
+template <bool max, bool avg>
+struct Pools {
+  static constexpr bool takes_max = max, takes_avg = avg;
+};
+using Both = Pools<true, true>;
+
+template <typename P, int rows, typename T>
 void reduce_rows(const T* from, int64_t elements, float* maxima, float* sums) {
   for_vectors(elements, [&](int64_t i, auto part) {
     prefetch(from + (rows - 1) * elements + i);
     Floats largest = part.get(from + i), sum = largest;
     for (int r = 1; r < rows; ++r) {
       const Floats v = part.get(from + r * elements + i);
-      largest = larger(largest, v);
-      sum += v;
+      if (P::takes_max) largest = larger(largest, v);
+      if (P::takes_avg) sum += v;
     }
-    part.put(maxima + i, largest);
-    part.put(sums + i, sum);
+    if (P::takes_max) part.put(maxima + i, largest);
+    if (P::takes_avg) part.put(sums + i, sum);
   });
 }
 
 // `elements` outputs from `columns` columns that lie `channels` apart.
-template <int columns, typename T>
+template <typename P, int columns, typename T>
 void reduce_columns(const float* maxima, const float* sums, int64_t channels, int64_t elements, int64_t rows, T* max_to,
                     T* avg_to) {
   const float scale = 1.0f / static_cast<float>(columns * rows);
   for_vectors(elements, [&](int64_t i, auto part) {
-    Floats largest = part.get(maxima + i), sum = part.get(sums + i);
-    for (int c = 1; c < columns; ++c) {
-      largest = larger(largest, part.get(maxima + c * channels + i));
-      sum += part.get(sums + c * channels + i);
+    Floats largest{}, sum{};
+    for (int c = 0; c < columns; ++c) {
+      if (P::takes_max) {
+        const Floats v = part.get(maxima + c * channels + i);
+        largest = c == 0 ? v : larger(largest, v);
+      }
+      if (P::takes_avg) sum += part.get(sums + c * channels + i);
     }
-    part.put(max_to + i, largest);
-    part.put(avg_to + i, sum * scale);
+    if (P::takes_max) part.put(max_to + i, largest);
+    if (P::takes_avg) part.put(avg_to + i, sum * scale);
   });
 }
 
-template <typename T>
+// max_to or avg_to may be null where that pool is not formed.
+template <typename P, typename T>
 void pool_row(const PoolShape& s, const T* image, int64_t output_row, float* maxima, float* sums, T* max_to, T* avg_to) {
   const int64_t channels = s.channels, row = s.width * channels;
   const Window rows = window(output_row, s.stride, s.height);
   const int64_t count = rows.end - rows.begin;
   const T* from = image + rows.begin * row;
-  (count == 3 ? reduce_rows<3, T> : count == 2 ? reduce_rows<2, T> : reduce_rows<1, T>)(from, row, maxima, sums);
+  (count == 3 ? reduce_rows<P, 3, T> : count == 2 ? reduce_rows<P, 2, T> : reduce_rows<P, 1, T>)(from, row, maxima, sums);
 
   const auto columns_at = [&](int64_t column, int64_t outputs) {
     const Window w = window(column, s.stride, s.width);
     const int64_t width = w.end - w.begin, source = w.begin * channels, target = column * channels;
-    const auto reduce = width == 3 ? reduce_columns<3, T> : width == 2 ? reduce_columns<2, T> : reduce_columns<1, T>;
-    reduce(maxima + source, sums + source, channels, outputs * channels, count, max_to + target, avg_to + target);
+    const auto reduce = width == 3   ? reduce_columns<P, 3, T>
+                        : width == 2 ? reduce_columns<P, 2, T>
+                                     : reduce_columns<P, 1, T>;
+    reduce(maxima + source, sums + source, channels, outputs * channels, count, P::takes_max ? max_to + target : nullptr,
+           P::takes_avg ? avg_to + target : nullptr);
   };
   columns_at(0, 1);
   if (s.output_width == 1) return;
@@ -81,6 +95,25 @@ void pool_row(const PoolShape& s, const T* image, int64_t output_row, float* max
   columns_at(s.output_width - 1, 1);
 }
 
+// The image that an output row is of.
+template <typename T>
+const T* image_of(const PoolShape& s, const T* x, int64_t row) {
+  return x + row / s.output_height * s.height * s.width * s.channels;
+}
+
+template <typename T>
+void forward_one(const PoolShape& s, bool takes_max, const T* x, int64_t begin, int64_t end, float* lines, T* map) {
+  for (int64_t row = begin; row < end; ++row) {
+    T* to = map + row * s.output_width * s.channels;
+    const T* image = image_of(s, x, row);
+    if (takes_max) {
+      pool_row<Pools<true, false>, T>(s, image, row % s.output_height, lines, lines, to, nullptr);
+    } else {
+      pool_row<Pools<false, true>, T>(s, image, row % s.output_height, lines, lines, nullptr, to);
+    }
+  }
+}
+
 template <typename T>
 void forward(const PoolShape& s, const T* x, int64_t begin, int64_t end, float* lines, double* scratch, double* moments,
              T* max_map, T* avg_map) {
@@ -88,9 +121,8 @@ void forward(const PoolShape& s, const T* x, int64_t begin, int64_t end, float* 
   Moments of_max = moments_in(scratch, s.statistics_rows);
   Moments of_avg = moments_in(scratch + moments_scratch * s.statistics_rows.room, s.statistics_rows);
   for (int64_t row = begin; row < end; ++row) {
-    const T* image = x + row / s.output_height * s.height * s.width * s.channels;
     T *max_to = max_map + row * output_row, *avg_to = avg_map + row * output_row;
-    pool_row(s, image, row % s.output_height, lines, lines + s.width * s.channels, max_to, avg_to);
+    pool_row<Both>(s, image_of(s, x, row), row % s.output_height, lines, lines + s.width * s.channels, max_to, avg_to);
     add_moments(of_max, max_to, output_row);
     add_moments(of_avg, avg_to, output_row);
   }
@@ -100,43 +132,55 @@ void forward(const PoolShape& s, const T* x, int64_t begin, int64_t end, float* 
 
 // Adds the gradients of `elements` outputs, whose windows are `rows` rows of `row` elements and `columns` columns of
 // `channels`, to the lines of those rows.
-template <int rows, int columns, typename T>
+template <typename P, int rows, int columns, typename T>
 void add_windows(const T* x, int64_t row, int64_t channels, int64_t elements, const T* max_gradient,
                  const T* avg_gradient, float* const* lines) {
   const float scale = 1.0f / static_cast<float>(rows * columns);
   for_vectors(elements, [&](int64_t i, auto part) {
-    prefetch(x + (rows - 1) * row + i);
-    prefetch(max_gradient + i);
-    prefetch(avg_gradient + i);
-    // A NaN counts as infinite once it has won, so that only another NaN wins over it.
-    const Floats infinity = broadcast(INFINITY);
-    Floats best = part.get(x + i);
-    best = best < infinity ? best : infinity;
     Ints winner{};
-    for (int tap = 1; tap < rows * columns; ++tap) {
-      const Floats v = part.get(x + tap / columns * row + tap % columns * channels + i);
-      const Ints stays = v <= best;
-      winner = stays ? winner : Ints{} + tap;
-      best = stays ? best : (v < infinity ? v : infinity);
+    Floats to_winner{}, to_all{};
+    if (P::takes_max) {
+      prefetch(x + (rows - 1) * row + i);
+      prefetch(max_gradient + i);
+      // A NaN counts as infinite once it has won, so that only another NaN wins over it.
+      const Floats infinity = broadcast(INFINITY);
+      Floats best = part.get(x + i);
+      best = best < infinity ? best : infinity;
+      for (int tap = 1; tap < rows * columns; ++tap) {
+        const Floats v = part.get(x + tap / columns * row + tap % columns * channels + i);
+        const Ints stays = v <= best;
+        winner = stays ? winner : Ints{} + tap;
+        best = stays ? best : (v < infinity ? v : infinity);
+      }
+      to_winner = part.get(max_gradient + i);
     }
-    const Floats to_winner = part.get(max_gradient + i), to_all = part.get(avg_gradient + i) * scale;
+    if (P::takes_avg) {
+      prefetch(avg_gradient + i);
+      to_all = part.get(avg_gradient + i) * scale;
+    }
     for (int tap = 0; tap < rows * columns; ++tap) {
       float* line = lines[tap / columns] + tap % columns * channels + i;
-      part.put(line, part.get(line) + to_all + (winner == tap ? to_winner : Floats{}));
+      Floats sum = part.get(line);
+      if (P::takes_avg) sum += to_all;
+      if (P::takes_max) sum += winner == tap ? to_winner : Floats{};
+      part.put(line, sum);
     }
   });
 }
 
-template <int rows, typename T>
+template <typename P, int rows, typename T>
 void add_output_row(const PoolShape& s, const T* x, const T* max_gradient, const T* avg_gradient, float* const* lines) {
   const int64_t channels = s.channels, row = s.width * channels;
   const auto columns_at = [&](int64_t column, int64_t outputs) {
     const Window w = window(column, s.stride, s.width);
     const int64_t width = w.end - w.begin, source = w.begin * channels, target = column * channels;
-    const auto add = width == 3 ? add_windows<rows, 3, T> : width == 2 ? add_windows<rows, 2, T> : add_windows<rows, 1, T>;
+    const auto add = width == 3   ? add_windows<P, rows, 3, T>
+                     : width == 2 ? add_windows<P, rows, 2, T>
+                                  : add_windows<P, rows, 1, T>;
     float* from[rows];
     for (int r = 0; r < rows; ++r) from[r] = lines[r] + source;
-    add(x + source, row, channels, outputs * channels, max_gradient + target, avg_gradient + target, from);
+    add(x + source, row, channels, outputs * channels, P::takes_max ? max_gradient + target : nullptr,
+        P::takes_avg ? avg_gradient + target : nullptr, from);
   };
   columns_at(0, 1);
   if (s.output_width == 1) return;
@@ -149,7 +193,7 @@ void add_output_row(const PoolShape& s, const T* x, const T* max_gradient, const
 }
 
 // Rows [begin, end) of one image.
-template <typename T>
+template <typename P, typename T>
 void backward_image(const PoolShape& s, const T* x, const T* max_gradient, const T* avg_gradient, int64_t begin,
                     int64_t end, float* lines, T* gradient) {
   const int64_t row = s.width * s.channels, output_row = s.output_width * s.channels;
@@ -172,20 +216,24 @@ void backward_image(const PoolShape& s, const T* x, const T* max_gradient, const
     float* reached[3];
     for (int64_t r = rows.begin; r < rows.end; ++r) reached[r - rows.begin] = line(r);
     const int64_t count = rows.end - rows.begin;
-    (count == 3 ? add_output_row<3, T> : count == 2 ? add_output_row<2, T> : add_output_row<1, T>)(
-        s, x + rows.begin * row, max_gradient + output * output_row, avg_gradient + output * output_row, reached);
+    const auto add = count == 3   ? add_output_row<P, 3, T>
+                     : count == 2 ? add_output_row<P, 2, T>
+                                  : add_output_row<P, 1, T>;
+    add(s, x + rows.begin * row, P::takes_max ? max_gradient + output * output_row : nullptr,
+        P::takes_avg ? avg_gradient + output * output_row : nullptr, reached);
   }
   finish(end);
 }
 
-template <typename T>
+template <typename P, typename T>
 void backward(const PoolShape& s, const T* x, const T* max_gradient, const T* avg_gradient, int64_t begin, int64_t end,
               float* lines, T* gradient) {
   const int64_t image = s.height * s.width * s.channels, output = s.output_height * s.output_width * s.channels;
   while (begin < end) {
     const int64_t b = begin / s.height, last = (b + 1) * s.height < end ? (b + 1) * s.height : end;
-    backward_image(s, x + b * image, max_gradient + b * output, avg_gradient + b * output, begin - b * s.height,
-                   last - b * s.height, lines, gradient + b * image);
+    backward_image<P>(s, x + b * image, P::takes_max ? max_gradient + b * output : nullptr,
+                      P::takes_avg ? avg_gradient + b * output : nullptr, begin - b * s.height, last - b * s.height,
+                      lines, gradient + b * image);
     begin = last;
   }
 }
@@ -205,8 +253,19 @@ void pool_pair_backward(Storage storage, const PoolShape& shape, const void* x, 
                         const void* avg_gradient, int64_t begin, int64_t end, float* lines, void* gradient) {
   with_storage(storage, [&](auto* typed) {
     using T = __typeof__(*typed);
-    backward(shape, static_cast<const T*>(x), static_cast<const T*>(max_gradient), static_cast<const T*>(avg_gradient),
-             begin, end, lines, static_cast<T*>(gradient));
+    const auto *of_max = static_cast<const T*>(max_gradient), *of_avg = static_cast<const T*>(avg_gradient);
+    const auto run = of_max && of_avg ? backward<Both, T>
+                     : of_max         ? backward<Pools<true, false>, T>
+                                      : backward<Pools<false, true>, T>;
+    run(shape, static_cast<const T*>(x), of_max, of_avg, begin, end, lines, static_cast<T*>(gradient));
+  });
+}
+
+void pool(Storage storage, const PoolShape& shape, bool takes_max, const void* x, int64_t begin, int64_t end,
+          float* lines, void* map) {
+  with_storage(storage, [&](auto* typed) {
+    using T = __typeof__(*typed);
+    forward_one(shape, takes_max, static_cast<const T*>(x), begin, end, lines, static_cast<T*>(map));
   });
 }
 

@@ -21,7 +21,11 @@ struct PoolShape {
      scratch [2, moments_scratch, room], lines of pool_pair_lines(shape) floats. */                                  \
   void pool_pair(Storage storage, const PoolShape& shape, const void* x, int64_t begin, int64_t end, float* lines,   \
                  double* scratch, double* moments, void* max_map, void* avg_map);                                    \
-  /* Rows [begin, end) of the gradient of x; lines of pool_pair_backward_lines(shape) floats. */                     \
+  /* Output rows [begin, end) of one of the pools. */                                                                \
+  void pool(Storage storage, const PoolShape& shape, bool takes_max, const void* x, int64_t begin, int64_t end,      \
+            float* lines, void* map);                                                                                \
+  /* Rows [begin, end) of the gradient of x; lines of pool_pair_backward_lines(shape) floats. One of the two gradients  \
+     may be null; without max_gradient, x is not read. */                                                            \
   void pool_pair_backward(Storage storage, const PoolShape& shape, const void* x, const void* max_gradient,          \
                           const void* avg_gradient, int64_t begin, int64_t end, float* lines, void* gradient);       \
   int64_t pool_pair_lines(const PoolShape& shape);                                                                   \

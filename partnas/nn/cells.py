@@ -10,10 +10,12 @@ from partnas.genotype import INPUTS, Edge, Genotype, Node
 from partnas.nn.layout import CellLayout
 from partnas.nn.primitives import (
     DILATED,
+    POOLS,
     SEPARABLE,
     Branch,
     DilatedConv,
     FactorisedReduction,
+    Pool,
     SeparableConv,
     normalised_sum,
     preprocessing,
@@ -26,10 +28,8 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
         return SeparableConv(channels, SEPARABLE[name], stride)
     if name in DILATED:
         return DilatedConv(channels, DILATED[name], stride)
-    if name == "max_pool_3x3":
-        return nn.MaxPool2d(3, stride, padding=1)
-    if name == "avg_pool_3x3":
-        return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+    if name in POOLS:
+        return Pool(name, stride)
     if name == "skip_connect":
         return nn.Identity() if stride == 1 else FactorisedReduction(channels, channels, searching=False)
     raise ValueError(f"operation: {name!r} makes no layer")

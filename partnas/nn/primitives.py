@@ -12,6 +12,7 @@ from torch import nn
 from partnas.ops.depthwise_bank import depthwise_bank
 from partnas.ops.norm_sum import norm_stats, norm_sum
 from partnas.ops.pointwise import pointwise
+from partnas.ops.pool_pair import avg_pool, max_pool
 from partnas.ops.upsample import upsample
 
 SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
@@ -19,6 +20,10 @@ SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
 
 DILATED = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
 """Kernel sizes of (ReLU, depthwise with dilation 2, pointwise, batch norm)."""
+
+
+POOLS = {"max_pool_3x3": max_pool, "avg_pool_3x3": avg_pool}
+"""In the order of ``pool_pair``."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -234,6 +239,17 @@ class ReluConvNorm(Branch):
     def fold(self) -> None:
         fold(self.pointwise, *self.norm.affine_map())
         self.norm = None
+
+
+class Pool(nn.Module):
+    """3x3 max or average pool; the average leaves padding out of the count."""
+
+    def __init__(self, name: str, stride: int):
+        super().__init__()
+        self.pool, self.stride = POOLS[name], stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(x, self.stride)
 
 
 class Upsample(nn.Module):

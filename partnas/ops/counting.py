@@ -28,6 +28,7 @@ def fvcore_handles() -> dict[str, Callable]:
         "partnas::norm_stats": lambda inputs, outputs: 0,
         "partnas::norm_sum": _count_norm_sum,
         "partnas::pool_pair": lambda inputs, outputs: 0,
+        "partnas::pool": lambda inputs, outputs: 0,
         "partnas::upsample": lambda inputs, outputs: upsample_flops(
             get_shape(inputs[0]), get_shape(outputs[0])[2] // get_shape(inputs[0])[2]
         ),

@@ -1,4 +1,4 @@
-"""Max and average pool of one source in one read, with their batch statistics."""
+"""Max and average pool of one source in one read, with their batch statistics; and each of them alone."""
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,19 @@ def pool_pair(
     return max_map, avg_map, norm_stats([max_map, avg_map], synchronised)
 
 
+def max_pool(x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """The first map of :func:`pool_pair` alone. PyTorch's own writes an index of eight bytes beside every number."""
+    return _pool(x, True, stride)
+
+
+def avg_pool(x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """The second map of :func:`pool_pair` alone; nothing is kept for its backward."""
+    return _pool(x, False, stride)
+
+
 def reference(x: torch.Tensor, stride: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """The two maps of :func:`pool_pair` in plain PyTorch."""
-    return (
-        F.max_pool2d(x, 3, stride, padding=1),
-        F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False),
-    )
+    return _reference(x, True, stride), _reference(x, False, stride)
 
 
 def flops(shape: tuple[int, int, int, int], stride: int = 1) -> int:
@@ -45,15 +52,35 @@ def flops(shape: tuple[int, int, int, int], stride: int = 1) -> int:
     return 18 * batch * channels * -(-height // stride) * -(-width // stride)
 
 
+def _pool(x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
+    if resolve("pool_pair", x) == "native" and x.dtype != torch.float64:
+        return native.apply(torch.ops.partnas.pool.default, x, takes_max, stride)
+    return _reference(x, takes_max, stride)
+
+
+def _reference(x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
+    if takes_max:
+        return F.max_pool2d(x, 3, stride, padding=1)
+    return F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
+
+
 def _fake(x: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    shape = (*x.shape[:2], -(-x.shape[2] // stride), -(-x.shape[3] // stride))
-    max_map, avg_map = (x.new_empty(shape).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    max_map, avg_map = (_fake_pool(x, takes_max, stride) for takes_max in (True, False))
     return max_map, avg_map, x.new_empty(2, 2, x.shape[1], dtype=torch.float32)
+
+
+def _fake_pool(x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
+    shape = (*x.shape[:2], -(-x.shape[2] // stride), -(-x.shape[3] // stride))
+    return x.new_empty(shape).contiguous(memory_format=torch.channels_last)
 
 
 def _fake_backward(
     max_gradient: torch.Tensor, avg_gradient: torch.Tensor, x: torch.Tensor, stride: int
 ) -> torch.Tensor:
+    return x.new_empty(x.shape).contiguous(memory_format=torch.channels_last)
+
+
+def _fake_pool_backward(gradient: torch.Tensor, x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
     return x.new_empty(x.shape).contiguous(memory_format=torch.channels_last)
 
 
@@ -67,7 +94,21 @@ def _backward(ctx, max_gradient: torch.Tensor, avg_gradient: torch.Tensor, _):
     return torch.ops.partnas.pool_pair_backward(max_gradient, avg_gradient, *ctx.saved_tensors, ctx.stride), None
 
 
+def _setup_pool_context(ctx, inputs, output) -> None:
+    x, ctx.takes_max, ctx.stride = inputs
+    ctx.shape = x.shape
+    ctx.save_for_backward(*([x] if ctx.takes_max else []))
+
+
+def _pool_backward(ctx, gradient: torch.Tensor):
+    x = ctx.saved_tensors[0] if ctx.takes_max else gradient.new_empty(()).expand(ctx.shape)
+    return torch.ops.partnas.pool_backward(gradient, x, ctx.takes_max, ctx.stride), None, None
+
+
 if native.loaded():
     torch.library.register_fake("partnas::pool_pair", _fake)
     torch.library.register_fake("partnas::pool_pair_backward", _fake_backward)
     torch.library.register_autograd("partnas::pool_pair", _backward, setup_context=_setup_context)
+    torch.library.register_fake("partnas::pool", _fake_pool)
+    torch.library.register_fake("partnas::pool_backward", _fake_pool_backward)
+    torch.library.register_autograd("partnas::pool", _pool_backward, setup_context=_setup_pool_context)

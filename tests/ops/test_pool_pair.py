@@ -18,7 +18,7 @@ from map_cases import (
 from native_cpu import INSTRUCTION_SETS, implementation
 
 from partnas.ops.norm_sum import norm_stats
-from partnas.ops.pool_pair import pool_pair
+from partnas.ops.pool_pair import avg_pool, max_pool, pool_pair
 
 
 @pytest.fixture(params=backends("pool_pair"))
@@ -156,6 +156,47 @@ def test_gradient_of_one_map_alone(backend, which, stride):
     torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [*SHAPES, (0, 16, 7, 9)])
+def test_one_pool_alone_is_that_of_the_pair(backend, shape, stride, layout):
+    for dtype in DTYPES:
+        x = random_map(shape, dtype, layout)
+        for which, pool in enumerate((max_pool, avg_pool)):
+            alone, paired = (x.clone().requires_grad_() for _ in range(2))
+            gradient = gradients_of(x, stride)[which]
+            with poisoned_memory():
+                map_alone = pool(alone, stride)
+                map_alone.backward(gradient)
+            map_paired = pool_pair(paired, stride)[which]
+            map_paired.backward(gradient)
+            assert torch.equal(map_alone, map_paired)
+            assert torch.equal(alone.grad, paired.grad)
+
+
+@pytest.mark.parametrize("pool", [max_pool, avg_pool])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_pool_with_nan_and_infinity_as_pytorch(backend, stride, pool):
+    x = random_map((2, 17, 7, 9))
+    x[0, :5, 2:4, 3] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1.0, -1.0])[:, None]
+    expected = usual(x, stride)[0 if pool is max_pool else 1]
+    torch.testing.assert_close(pool(x, stride), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("pool", [max_pool, avg_pool])
+def test_gradcheck_of_one_pool(backend, pool):
+    x = random_map((1, 2, 5, 4), torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: pool(t, 2), [x])
+
+
+def test_the_average_keeps_nothing(backend):
+    x = random_map((2, 16, 7, 9)).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()), lambda _: None):
+        avg_pool(x)
+    assert backend == "reference" or not kept
+
+
 def test_statistics_carry_no_gradient(backend):
     assert not pool_pair(random_map((2, 3, 4, 5)).requires_grad_())[2].requires_grad
 
@@ -214,6 +255,7 @@ def test_lesser_instruction_sets(name, stride):
         for dtype in (torch.bfloat16, torch.float16):
             check(random_map((3, 17, 7, 9), dtype), stride)
         test_the_first_of_equal_values_gets_the_gradient("native", stride, torch.float32, 2)
+        test_one_pool_alone_is_that_of_the_pair("native", (3, 17, 7, 9), stride, "channels_last")
         test_nan_and_infinity_as_pytorch("native", stride, (2, 17, 7, 9))
 
 
@@ -226,7 +268,11 @@ def test_opcheck(layout, dtype, stride):
     gradients = gradients_of(x, stride)
     torch.library.opcheck(torch.ops.partnas.pool_pair, (x.clone().requires_grad_(), stride))
     torch.library.opcheck(torch.ops.partnas.pool_pair_backward, (*gradients, x, stride))
+    for takes_max in (True, False):
+        torch.library.opcheck(torch.ops.partnas.pool, (x.clone().requires_grad_(), takes_max, stride))
+        torch.library.opcheck(torch.ops.partnas.pool_backward, (gradients[0], x, takes_max, stride))
 
 
 def test_flops_are_those_of_the_reference(backend):
-    assert counted(lambda x: pool_pair(x, 2)[:2], random_map((2, 16, 4, 4))) == 0
+    for function in (lambda x: pool_pair(x, 2)[:2], max_pool, avg_pool):
+        assert counted(function, random_map((2, 16, 4, 4))) == 0
