@@ -24,10 +24,10 @@ STABLE_TORCH_LIBRARY(partnas, m) {
       "Tensor? statistics, Tensor? scale, Tensor? shift, float eps, bool relu, int[] needs, bool before_norm) -> "
       "Tensor[]");
 
-  // maps F x [B, C_in, H, W], weight [F, C_out, C_in], bias [F, C_out], add F or no maps like the results
-  // -> F maps of C_out channels. Backward, of what was neither biased nor added to: `needs` tells for each map
-  // and for the weight whether to form its gradient; those are returned, in that order. Without the weight's, and without
-  // relu, the maps may be left out.
+  // maps F x K x [B, C_in / K, H, W], weight [F, C_out, C_in], bias [F, C_out], add F or no maps like the results
+  // -> F maps of C_out channels; K maps are read as one, their channels one after the other. Backward, of what was
+  // neither biased nor added to, for K = 1: `needs` tells for each map and for the weight whether to form its gradient;
+  // those are returned, in that order. Without the weight's, and without relu, the maps may be left out.
   m.def("pointwise(Tensor[] maps, Tensor weight, bool relu, Tensor? bias, Tensor[] add) -> Tensor[]");
   m.def("pointwise_backward(Tensor[] gradients, Tensor[] maps, Tensor weight, bool relu, int[] needs) -> Tensor[]");
 

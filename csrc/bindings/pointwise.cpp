@@ -80,8 +80,10 @@ class Maps {
 };
 
 Tensor checked_weight(const Tensor& weight, size_t maps, const char* name) {
-  STD_TORCH_CHECK(weight.dim() == 3 && weight.size(0) == static_cast<int64_t>(maps), name,
-                  ": weight must be (F, C_out, C_in) with a matrix for each of the ", maps, " maps");
+  STD_TORCH_CHECK(weight.dim() == 3, name, ": weight must be (F, C_out, C_in)");
+  const auto matrices = static_cast<size_t>(weight.size(0));
+  STD_TORCH_CHECK(matrices == 0 ? maps == 0 : maps % matrices == 0 && maps > 0, name, ": ", maps,
+                  " maps do not divide among ", matrices, " matrices");
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float, name, ": weight must be float32");
   return weight.is_contiguous() ? weight : contiguous_copy(weight);
 }
@@ -138,10 +140,15 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
   std::vector<Tensor> outputs;
   if (inputs.empty()) return outputs;
   const Maps maps(inputs, "pointwise");
-  STD_TORCH_CHECK(weight.size(2) == maps.channels, "pointwise: weight must be (F, C_out, ", maps.channels, ")");
-  const PointwiseShape shape{maps.storage, maps.channels, weight.size(1), relu, false};
+  const auto count = static_cast<size_t>(weight.size(0));
+  const auto parts = static_cast<int64_t>(inputs.size() / count);
+  STD_TORCH_CHECK(weight.size(2) == parts * maps.channels, "pointwise: weight must be (F, C_out, ",
+                  parts * maps.channels, ")");
+  const PointwiseShape shape{maps.storage, weight.size(2), parts, weight.size(1), relu, false};
+  std::vector<const void*> from;
+  for (size_t f = 0; f < inputs.size(); ++f) from.push_back(maps[static_cast<int64_t>(f)]);
   std::vector<void*> to;
-  for (size_t f = 0; f < inputs.size(); ++f) {
+  for (size_t f = 0; f < count; ++f) {
     outputs.push_back(maps.empty(shape.out));
     to.push_back(outputs.back().data_ptr());
   }
@@ -152,7 +159,7 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
                     "pointwise: bias must be (F, C_out), contiguous float32");
     biases = padded(*bias, kernels_for(shape.out).room(shape.out));
   }
-  STD_TORCH_CHECK(add.empty() || add.size() == inputs.size(), "pointwise: give a map to add for each, or none");
+  STD_TORCH_CHECK(add.empty() || add.size() == count, "pointwise: give a map to add for each matrix, or none");
   std::optional<Maps> added;
   if (!add.empty()) {
     const Maps& others = added.emplace(add, "pointwise");
@@ -168,7 +175,8 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
   const Cut cut(weight.size(0), maps.pixels(), shape, false);
   cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, int64_t begin, int64_t end, float* scratch) {
     const float* start = bias ? biases.data() + f * kernels.room(shape.out) : nullptr;
-    const PointwiseMaps of{maps[f], nullptr, to[static_cast<size_t>(f)], nullptr, start, added ? (*added)[f] : nullptr};
+    const PointwiseMaps of{from.data() + f * parts,       nullptr, to[static_cast<size_t>(f)], nullptr, start,
+                           added ? (*added)[f] : nullptr};
     kernels.run(shape, of, matrices.data() + f * room, begin, end, scratch);
   });
   return outputs;
@@ -189,6 +197,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
                                        bool relu, std::vector<int64_t> needs) {
   const char* name = "pointwise_backward";
   weight = checked_weight(weight, gradients.size(), name);
+  STD_TORCH_CHECK(weight.size(0) == static_cast<int64_t>(gradients.size()), name, ": give a matrix for each gradient");
   STD_TORCH_CHECK(needs.size() == gradients.size() + 1, name, ": give needs for each map and the weight");
   const bool needs_weight = needs.back();
   const bool needs_maps = needs_weight || relu;
@@ -201,7 +210,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
 
   const Maps upstream(gradients, name);
   STD_TORCH_CHECK(weight.size(1) == upstream.channels, name, ": weight must be (F, ", upstream.channels, ", C_in)");
-  const PointwiseShape shape{upstream.storage, upstream.channels, weight.size(2), false, relu};
+  const PointwiseShape shape{upstream.storage, upstream.channels, 1, weight.size(2), false, relu};
   std::vector<void*> to;
   for (size_t f = 0; f < gradients.size(); ++f) {
     if (needs[f]) found.push_back(upstream.empty(shape.out));
@@ -230,7 +239,8 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
     if (needs_weight) sums.resize(static_cast<size_t>(count * cut.pieces * stride));
     cut.run(kernels.scratch(shape), [&](int64_t f, int64_t task, int64_t begin, int64_t end, float* scratch) {
       const auto at = static_cast<size_t>(f);
-      const PointwiseMaps of{upstream[f], with[at], to[at], needs_weight ? sums.data() + task * stride : nullptr,
+      const void* from = upstream[f];
+      const PointwiseMaps of{&from, with[at], to[at], needs_weight ? sums.data() + task * stride : nullptr,
                              nullptr, nullptr};
       kernels.run(shape, of, matrices.data() + f * stride, begin, end, scratch);
     });

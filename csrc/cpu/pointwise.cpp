@@ -5,7 +5,8 @@
 // a pixel is overwritten by the next one, for pixels go in order and the last vectors of each come first; only where
 // nothing follows is a pixel stored piece by piece. Sums for the weights keep a block of the matrix in registers while the
 // pixels of a chunk go by. A chunk stays in the first cache, so the gradient is fetched once for both of its products.
-// Types other than float are widened a chunk at a time, and clipped where ReLU comes first.
+// Types other than float are widened a chunk at a time, clipped where ReLU comes first, and rows put together where they
+// are those of several maps.
 #include "cpu/pointwise.h"
 
 #include <math.h>
@@ -221,6 +222,22 @@ const float* widen(const T* from, int64_t count, bool clips, float* room) {
   return room;
 }
 
+// The rows of `pixels` pixels from pixel `at` on, as floats, clipped or not: in place, or in `room`.
+template <typename T>
+const float* rows(const PointwiseShape& shape, const void* const* x, int64_t at, int64_t pixels, float* room) {
+  const int64_t channels = shape.in / shape.parts;
+  const auto part = [&](int64_t s) { return static_cast<const T*>(x[s]) + at * channels; };
+  if (shape.parts == 1) return widen(part(0), pixels * channels, shape.clips, room);
+  const Floats least = broadcast(shape.clips ? 0.0f : -INFINITY);
+  for (int64_t s = 0; s < shape.parts; ++s) {
+    const T* from = part(s);
+    float* to = room + s * channels;
+    for (int64_t p = 0; p < pixels; ++p, from += channels, to += shape.in)
+      for_vectors(channels, [&](int64_t i, auto io) { io.put(to + i, maximum(least, io.get(from + i))); });
+  }
+  return room;
+}
+
 // Zeros where `clipped` is not above zero.
 template <typename T>
 void mask(const T* clipped, int64_t count, T* to) {
@@ -234,13 +251,13 @@ template <typename T>
 void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* packed, int64_t begin, int64_t end,
          float* scratch) {
   const int64_t in = shape.in, out = shape.out, chunk = chunk_pixels(shape);
-  const T *x = static_cast<const T*>(maps.x), *with = static_cast<const T*>(maps.with);
+  const T* with = static_cast<const T*>(maps.with);
   T* y = static_cast<T*>(maps.y);
   const Target<T> target{y, maps.bias, static_cast<const T*>(maps.add)};
   float* other = scratch + chunk * in;
   for_chunks(begin, end, chunk, [&](int64_t at, int64_t pixels) {
     const int64_t after = (end - at - pixels) * out;
-    const float* numbers = widen(x + at * in, pixels * in, shape.clips, scratch);
+    const float* numbers = rows<T>(shape, maps.x, at, pixels, scratch);
     if (y) multiply_chunk(shape, numbers, packed, pixels, after, target.at(at * out));
     if (y && shape.masks) mask(with + at * out, pixels * out, y + at * out);
     if (!maps.sums) return;
@@ -256,7 +273,7 @@ int64_t pointwise_lanes() { return lanes; }
 int64_t pointwise_room(int64_t channels) { return room_of(channels); }
 
 int64_t pointwise_scratch(const PointwiseShape& shape) {
-  const bool copies = shape.storage != Storage::float32 || shape.clips || shape.masks;
+  const bool copies = shape.storage != Storage::float32 || shape.parts > 1 || shape.clips || shape.masks;
   return copies ? chunk_pixels(shape) * (shape.in + shape.out) + lanes : 0;
 }
 

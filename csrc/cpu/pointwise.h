@@ -8,18 +8,20 @@
 
 namespace partnas {
 
-// Pixels, rows of `in` channels, times a matrix: rows of `out` channels. `clips`: x is clipped at zero first. `masks`:
-// `with` is, and y is zero where it was clipped, which is the backward of that.
+// Pixels, rows of `in` channels, times a matrix: rows of `out` channels. The `in` channels are those of `parts` maps, one
+// after the other. `clips`: x is clipped at zero first. `masks`: `with` is, and y is zero where it was clipped, which is
+// the backward of that.
 struct PointwiseShape {
   Storage storage;
-  int64_t in, out;
+  int64_t in, parts, out;
   bool clips, masks;
 };
 
 // What becomes of pixels x [in]: y [out] is their product by the matrix, plus bias [room of out] and `add` [out] where they
 // are not null, and the sums over them of x[i] * with[o] are added to sums [in][room of out]. y and sums may be null.
 struct PointwiseMaps {
-  const void *x, *with;
+  const void* const* x;
+  const void* with;
   void* y;
   float* sums;
   const float* bias;

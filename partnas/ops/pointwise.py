@@ -28,14 +28,15 @@ def pointwise(
     bias: torch.Tensor | None = None,
     add: Sequence[torch.Tensor] = (),
 ) -> list[torch.Tensor]:
-    """1x1 convolutions of many maps at once: ``weight[f] @ maps[f] + bias[f] + add[f]`` at every pixel.
+    """1x1 convolutions of many maps at once: ``weight[f] @ maps[f] + bias[f] + add[f]`` at every pixel. Several maps in
+    a row may be read as one, as though they were concatenated: the nodes of a cell.
 
     The native backend serves maps of up to ``MOST_CHANNELS`` channels in all dtypes but float64; everything else is left
     to the matrix products of the library.
 
     Args:
-        maps: F tensors ``(B, C_in, H, W)`` of one shape and dtype, float32, bfloat16, float16 or float64, any strides. One
-            tensor may come several times.
+        maps: F * K tensors ``(B, C_in / K, H, W)`` of one shape and dtype, float32, bfloat16, float16 or float64, any
+            strides: K for each matrix. One tensor may come several times.
         weight: ``(F, C_out, C_in)``.
         relu: Clip the maps at zero first; the clipped maps are not kept.
         bias: ``(F, C_out)``.
@@ -45,12 +46,12 @@ def pointwise(
         F maps ``(B, C_out, H, W)`` in the maps' dtype, channels-last. Accumulates in float32 at least.
 
     Raises:
-        ValueError: The numbers of maps and of matrices, or of maps to add, differ.
+        ValueError: The maps do not divide among the matrices, or these and the maps to add differ in number.
     """
-    if len(weight) != len(maps):
-        raise ValueError(f"pointwise: {len(maps)} maps but {len(weight)} matrices")
-    if add and len(add) != len(maps):
-        raise ValueError(f"pointwise: {len(maps)} maps but {len(add)} to add")
+    if (len(maps) % len(weight) or not maps) if len(weight) else maps:
+        raise ValueError(f"pointwise: {len(maps)} maps do not divide among {len(weight)} matrices")
+    if add and len(add) != len(weight):
+        raise ValueError(f"pointwise: {len(weight)} matrices but {len(add)} maps to add")
     if torch.is_grad_enabled():
         return _plus(_Pointwise.apply(relu, weight, *maps), bias, add)
     return forward(maps, weight, relu, bias, add)
@@ -65,7 +66,7 @@ def forward(
 ) -> list[torch.Tensor]:
     """:func:`pointwise` outside autograd."""
     if not _served_natively(maps, weight):
-        return _plus(reference(maps, weight, relu), bias, add)
+        return reference(maps, weight, relu, bias, add)
     bias = None if bias is None else bias.detach().float().contiguous()
     return torch.ops.partnas.pointwise(maps, weight.detach().float(), relu, bias, add)
 
@@ -80,20 +81,48 @@ def backward(
 ) -> tuple[list[torch.Tensor | None], torch.Tensor | None]:
     """Gradients of each map and of the weight, None for those not needed, from those of the results. The maps may be
     left out where neither the weight's is needed nor ReLU was taken."""
+    each = len(needs_maps) // max(1, len(gradients))
+    if each > 1:
+        gradients, weight = [gradient for gradient in gradients for _ in range(each)], _split(weight, each)
     served = _served_natively(gradients, weight)
     backward_of = _native_backward if served else _reference_backward
-    return backward_of(gradients, maps, weight, relu, needs_maps, needs_weight)
+    map_gradients, weight_gradient = backward_of(gradients, maps, weight, relu, needs_maps, needs_weight)
+    if each > 1 and needs_weight:
+        weight_gradient = torch.cat([weight_gradient[k::each] for k in range(each)], 2)
+    return map_gradients, weight_gradient
 
 
-def reference(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = False) -> list[torch.Tensor]:
+def reference(
+    maps: Sequence[torch.Tensor],
+    weight: torch.Tensor,
+    relu: bool = False,
+    bias: torch.Tensor | None = None,
+    add: Sequence[torch.Tensor] = (),
+) -> list[torch.Tensor]:
     """:func:`pointwise` in plain PyTorch: a product of the library for each map."""
     if relu:
         maps = [torch.relu(x) for x in maps]
-    return [_as_map(_as_rows(x) @ matrix.t().to(x.dtype), x) for x, matrix in zip(maps, weight.unbind(0), strict=True)]
+    each = len(maps) // max(1, len(weight))
+    found = []
+    for f, matrix in enumerate(weight.unbind(0)):
+        parts, columns = maps[f * each : (f + 1) * each], matrix.t().to(maps[0].dtype).chunk(each)
+        if each > 1 and maps[0].dtype.itemsize < 4:
+            # Partial sums would be rounded to the dtype.
+            parts, columns = [torch.cat(list(parts), 1)], [matrix.t().to(maps[0].dtype)]
+        start = _as_rows(add[f]) if add else None if bias is None else bias[f].to(maps[0].dtype)
+        first = _as_rows(parts[0])
+        rows = first @ columns[0] if start is None else torch.addmm(start, first, columns[0])
+        for x, part in zip(parts[1:], columns[1:], strict=True):
+            rows.addmm_(_as_rows(x), part)
+        if add and bias is not None:
+            rows.add_(bias[f].to(rows.dtype))
+        found.append(_as_map(rows, parts[0]))
+    return found
 
 
 def flops(shape: Sequence[int], weight_shape: Sequence[int]) -> int:
-    """Multiply-adds of :func:`pointwise` on maps of ``shape`` with a weight of ``weight_shape``."""
+    """Multiply-adds of :func:`pointwise` on maps of ``shape``, of any number of channels, with a weight of
+    ``weight_shape``."""
     batch, _, height, width = shape
     count, channels_out, channels_in = weight_shape
     return count * channels_out * channels_in * batch * height * width
@@ -116,19 +145,21 @@ class _Pointwise(torch.autograd.Function):
         _, needs_weight, *needs_maps = ctx.needs_input_grad
         read = [f for f, gradient in enumerate(gradients) if gradient is not None]
         whole = len(read) == len(gradients)
+        each = len(needs_maps) // max(1, len(gradients))
+        sources = [f * each + k for f in read for k in range(each)]
         map_gradients, weight_gradient = backward(
             [gradients[f] for f in read],
-            [maps[f] for f in read] if maps else [],
+            [maps[i] for i in sources] if maps else [],
             weight if whole else weight[read],
             ctx.relu,
-            [needs_maps[f] for f in read],
+            [needs_maps[i] for i in sources],
             needs_weight,
         )
         if needs_weight and not whole:
             part, weight_gradient = weight_gradient, torch.zeros_like(weight)
             weight_gradient[read] = part
-        found = dict(zip(read, map_gradients, strict=True))
-        return None, weight_gradient, *(found.get(f) for f in range(len(gradients)))
+        found = dict(zip(sources, map_gradients, strict=True))
+        return None, weight_gradient, *(found.get(i) for i in range(len(needs_maps)))
 
 
 def _served_natively(maps, weight):
@@ -138,6 +169,11 @@ def _served_natively(maps, weight):
         and all(x.dtype == maps[0].dtype for x in maps)
         and max(weight.shape[1:]) <= MOST_CHANNELS.get(maps[0].dtype, 0)
     )
+
+
+def _split(weight, each):
+    """The matrices cut into one for each map: ``(F, C_out, C_in)`` to ``(F * each, C_out, C_in / each)``."""
+    return torch.stack(weight.chunk(each, 2), 1).flatten(0, 1)
 
 
 def _plus(maps, bias, add):
@@ -181,7 +217,7 @@ def _as_map(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def _fake(maps, weight, relu, bias, add):
-    return [_empty_map(x, weight.shape[1]) for x in maps]
+    return [_empty_map(x, weight.shape[1]) for x in maps[: len(weight)]]
 
 
 def _fake_backward(gradients, maps, weight, relu, needs):

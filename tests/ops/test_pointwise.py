@@ -143,6 +143,37 @@ def test_relu_first(served_by, channels, size, dtype):
     check(case, case.run(pointwise_of_relu), expected(case, rectified(definition)))
 
 
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(("channels", "each"), [((8, 8), 4), ((51, 24), 3), ((64, 17), 4), ((2, 33), 2)], ids=str)
+def test_maps_read_as_one(served_by, channels, each, size, dtype, relu):
+    case = Case(channels, size, dtype=dtype)
+    bias = torch.randn(2, channels[1], dtype=torch.float64)
+
+    def of_parts(maps, weight, **more):
+        return pointwise([part for x in maps for part in x.chunk(each, 1)], weight, relu, **more)
+
+    right = expected(case, rectified(definition) if relu else definition)
+    check(case, case.run(of_parts), right)
+    with torch.no_grad():
+        found = of_parts(case.maps, case.weight, bias=bias.to(dtype), add=case.upstream)
+    for z, (exact, bound), b, more in zip(found, right, bias.to(dtype).double(), case.upstream, strict=False):
+        exact = exact + b[:, None, None] + more.double()
+        assert ((z.double() - exact).abs() <= 3 * bound + 4 * torch.finfo(dtype).eps * (exact.abs() + 4)).all()
+
+
+def test_parts_that_need_no_gradient_get_none(served_by):
+    case = Case((8, 12), (2, 3, 5), count=1)
+    parts = [part.clone().requires_grad_(k != 1) for k, part in enumerate(case.maps[0].chunk(4, 1))]
+    pointwise(parts, case.weight, relu=True)[0].backward(case.upstream[0])
+    exact, bound = expected(case, rectified(definition))[2]
+    assert parts[1].grad is None
+    for k in (0, 2, 3):
+        part = slice(2 * k, 2 * k + 2)
+        assert ((parts[k].grad.double() - exact[:, part]).abs() <= bound[:, part]).all()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_relu_of_any_strides(served_by, layout):
     case = Case((17, 24), (3, 5, 7), layout=layout)
@@ -332,7 +363,7 @@ def test_bias_and_a_map_to_add(served_by, channels, size, dtype, relu):
     if dtype == torch.float64:
         for mine, right in zip(case.run(ours), case.run(plain), strict=True):
             torch.testing.assert_close(mine, right, rtol=1e-10, atol=1e-10)
-    with pytest.raises(ValueError, match="2 maps but 1 to add"):
+    with pytest.raises(ValueError, match="2 matrices but 1 maps to add"):
         pointwise(case.maps, case.weight, add=case.upstream[:1])
 
 
@@ -356,8 +387,9 @@ def test_many_channels_go_to_the_library(served_by, monkeypatch):
 
 
 def test_wrong_arguments_are_told():
-    with pytest.raises(ValueError, match="2 maps but 1 matrices"):
-        pointwise([torch.randn(1, 3, 2, 2)] * 2, torch.randn(1, 4, 3))
+    for count in (0, 3):
+        with pytest.raises(ValueError, match=f"2 maps do not divide among {count} matrices"):
+            pointwise([torch.randn(1, 3, 2, 2)] * 2, torch.randn(count, 4, 3))
 
 
 def test_counted_as_the_convolutions_are(served_by):
@@ -426,7 +458,7 @@ class TestNative:
         maps, upstream, weight = case.maps, case.upstream, case.weight
         forward, backward = torch.ops.partnas.pointwise, torch.ops.partnas.pointwise_backward
         for message, call in {
-            "for each of the 2 maps": lambda: forward(maps, weight[:1], False, None, []),
+            "2 maps do not divide among 3": lambda: forward(maps, torch.cat([weight, weight[:1]]), False, None, []),
             "weight must be float32": lambda: forward(maps, weight.double(), False, None, []),
             "C_out, 17": lambda: forward(maps, weight[:, :, :5], False, None, []),
             "got 3 dimensions": lambda: forward([x[0] for x in maps], weight, False, None, []),
