@@ -14,6 +14,7 @@ from timing import Case, main
 from partnas.config import load_config
 from partnas.nn.layout import cell_layouts
 from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
+from partnas.nn.primitives import parts_of
 
 CELLS = (("normal", 0), ("fusion", -1), ("reduction", 2))
 """Kind of cell, and which of its kind."""
@@ -26,18 +27,19 @@ TOLERANCE = 1e-2
 class Step:
     """Forward and backward of one cell, as the weight step has it: gradients of inputs and weights, none of alphas."""
 
-    def __init__(self, run, cell, inputs, gradient, order):
-        self.run, self.cell, self.order = run, cell, order
+    def __init__(self, nodes, run, cell, inputs, gradients, order):
+        self.nodes, self.run, self.cell, self.order = nodes, run, cell, order
         self.inputs = [x.requires_grad_() for x in inputs]
-        self.gradient = gradient
+        self.gradients = gradients
 
     def __call__(self):
         leaves = [*self.inputs, *self.cell.parameters()]
         for leaf in leaves:
             leaf.grad = None
-        output = self.run(*self.inputs)
-        output.backward(self.gradient)
-        return [output.detach(), *(x.grad for x in self.inputs), *self.order()]
+        outputs = parts_of(self.run(*self.inputs))
+        torch.autograd.backward(outputs, self.gradients)
+        nodes = [part for output in outputs for part in output.detach().chunk(self.nodes // len(outputs), 1)]
+        return [*nodes, *(x.grad for x in self.inputs), *self.order()]
 
 
 def steps(layout, space, batch):
@@ -63,20 +65,27 @@ def steps(layout, space, batch):
         function = torch.compile(cell) if compiled else cell
         pairs = list(weight_pairs(ours, cell))
         return Step(
-            lambda *x: function(*x, architecture.to(dtype)), cell, x, g, lambda: [theirs.grad for *_, theirs in pairs]
+            layout.nodes,
+            lambda *x: function(*x, architecture.to(dtype)),
+            cell,
+            x,
+            [g],
+            lambda: [theirs.grad for *_, theirs in pairs],
         )
 
-    *x, g = in_layout(torch.channels_last, *inputs, gradient)
+    x = in_layout(torch.channels_last, *inputs)
+    gradients = in_layout(torch.channels_last, *gradient.chunk(layout.nodes, 1))
     pairs = list(weight_pairs(ours, plain))
     contestants = {
         "NCHW": peer(plain, torch.contiguous_format),
         "channels-last": peer(plain, torch.channels_last),
         "compiled": peer(plain, torch.channels_last, compiled=True),
         "ours": Step(
+            layout.nodes,
             lambda *x: ours(*x, weights),
             ours,
             x,
-            g,
+            gradients,
             lambda: [mine.grad[index].reshape(theirs.shape) for _, mine, index, theirs in pairs],
         ),
     }

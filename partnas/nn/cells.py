@@ -15,6 +15,7 @@ from partnas.nn.primitives import (
     Branch,
     DilatedConv,
     FactorisedReduction,
+    Maps,
     Pool,
     SeparableConv,
     normalised_sum,
@@ -50,16 +51,16 @@ class Cell(nn.Module):
             for node in nodes
         )
 
-    def forward(self, older: torch.Tensor, newer: torch.Tensor) -> torch.Tensor:
+    def forward(self, older: Maps, newer: Maps) -> list[torch.Tensor]:
         """Evaluate the cell on the outputs of the cell before last and of the last cell.
 
         Returns:
-            ``(B, nodes * C, H, W)``: the nodes, concatenated.
+            The nodes, ``(B, C, H, W)`` each; the cell's output is their concatenation.
         """
         values = [layer(x) for layer, x in zip(self.preprocess, (older, newer), strict=True)]
         for sources, edges in zip(self.sources, self.nodes, strict=True):
             values.append(_node([(edge, values[source]) for source, edge in zip(sources, edges, strict=True)]))
-        return torch.cat(values[INPUTS:], 1)
+        return values[INPUTS:]
 
 
 def derived_cells(layouts: Sequence[CellLayout], genotype: Genotype) -> nn.ModuleList:

@@ -9,7 +9,7 @@ from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.cells import derived_cells
 from partnas.nn.layout import cell_layouts, stem_channels
-from partnas.nn.primitives import Stem
+from partnas.nn.primitives import Stem, whole
 from partnas.nn.resnet import ResNet50
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
@@ -84,7 +84,7 @@ class DeconvNet(nn.Module):
         older = newer = self.stem(x.contiguous(memory_format=torch.channels_last))
         for cell in self.cells:
             older, newer = newer, cell(older, newer)
-        return self.head(newer)
+        return self.head(whole(newer))
 
     def spec(self) -> dict[str, Any]:
         """What ``partnas.networks.build`` makes a network of this shape from."""

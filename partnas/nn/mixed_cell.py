@@ -14,7 +14,7 @@ from torch import nn
 
 from partnas.genotype import INPUTS, edge_count
 from partnas.nn.layout import CellLayout
-from partnas.nn.primitives import DILATED, POOLS, SEPARABLE, every_second, preprocessing, uniform_parameter
+from partnas.nn.primitives import DILATED, POOLS, SEPARABLE, Maps, every_second, preprocessing, uniform_parameter
 from partnas.ops.depthwise_pointwise import depthwise_pointwise
 from partnas.ops.norm_sum import norm_stats, norm_sum
 from partnas.ops.pointwise import pointwise
@@ -221,7 +221,7 @@ class MixedCell(nn.Module):
             for source, stride in enumerate(self.strides)
         )
 
-    def forward(self, older: torch.Tensor, newer: torch.Tensor, weights: Sequence[NodeWeights]) -> torch.Tensor:
+    def forward(self, older: Maps, newer: Maps, weights: Sequence[NodeWeights]) -> list[torch.Tensor]:
         """Evaluate the cell.
 
         Args:
@@ -229,7 +229,7 @@ class MixedCell(nn.Module):
             weights: Of each node.
 
         Returns:
-            ``(B, nodes * C, H, W)``: the nodes, concatenated.
+            The nodes, ``(B, C, H, W)`` each; the cell's output is their concatenation.
         """
         values = [layer(x) for layer, x in zip(self.preprocess, (older, newer), strict=True)]
         entering: list[list[torch.Tensor]] = [[] for _ in range(self.nodes)]
@@ -257,7 +257,7 @@ class MixedCell(nn.Module):
                     synchronised=self.synchronised and self.training,
                 )
             values.append(total)
-        return torch.cat(values[INPUTS:], 1)
+        return values[INPUTS:]
 
     def _identities(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [x for x, stride in zip(values, self.strides, strict=False) if self.has_identity and stride == 1]

@@ -12,7 +12,7 @@ from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.cells import derived_cells
 from partnas.nn.layout import cell_layouts, stem_channels
-from partnas.nn.primitives import Branch, Stem
+from partnas.nn.primitives import Branch, Stem, whole
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 
@@ -66,7 +66,7 @@ class PartNet(nn.Module):
 
     def heatmaps(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, fusion_nodes * slots * D, H, W)`` logits; ``space.part_slots()`` tells where each part is."""
-        return self._outputs(x)[-1]
+        return whole(self._outputs(x)[-1])
 
     def forward_all(self, x: torch.Tensor) -> list[torch.Tensor]:
         """What :meth:`forward` gives, for each fusion cell that has heatmaps: a loss on each supervises them all.
@@ -77,10 +77,10 @@ class PartNet(nn.Module):
         outputs = self._outputs(x)
         found = []
         for index, head in self.heads.items():
-            coordinates = soft_argmax_3d(head(outputs[int(index)]), self.space.parts)
+            coordinates = soft_argmax_3d(head(whole(outputs[int(index)])), self.space.parts)
             factor = float(self.scales[-1] / self.scales[int(index)])
             found.append(coordinates * coordinates.new_tensor([factor, factor, 1.0]))
-        return [*found, self._decode(outputs[-1])]
+        return [*found, self._decode(whole(outputs[-1]))]
 
     def fuse(self) -> "PartNet":
         """A copy for inference, in which every batch norm is folded into the convolution before it and each node is
@@ -101,7 +101,7 @@ class PartNet(nn.Module):
             "intermediate_supervision": bool(self.heads),
         }
 
-    def _outputs(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def _outputs(self, x: torch.Tensor) -> list[list[torch.Tensor]]:
         older = newer = self.stem(x.contiguous(memory_format=torch.channels_last))
         outputs = []
         for cell in self.cells:

@@ -15,6 +15,10 @@ from partnas.ops.pointwise import pointwise
 from partnas.ops.pool_pair import avg_pool, max_pool
 from partnas.ops.upsample import upsample
 
+Maps = torch.Tensor | Sequence[torch.Tensor]
+"""A map, or several that stand for their concatenation along the channels: the nodes of a cell, which are read as one
+and never copied together."""
+
 SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
 """Kernel sizes of (ReLU, depthwise, pointwise, batch norm) twice."""
 
@@ -100,6 +104,15 @@ def uniform_parameter(*shape: int, fan_in: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
 
 
+def parts_of(x: Maps) -> Sequence[torch.Tensor]:
+    return [x] if isinstance(x, torch.Tensor) else x
+
+
+def whole(x: Maps) -> torch.Tensor:
+    """The concatenation that :data:`Maps` stand for."""
+    return x if isinstance(x, torch.Tensor) else torch.cat(list(x), 1)
+
+
 def every_second(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What the two convolutions of a factorised reduction read of a map: the even pixels, and the odd ones (the diagonal
     neighbours). Where a side is odd the latter end in a row or column of zeros, so that both have one size."""
@@ -136,9 +149,11 @@ class Pointwise(nn.Conv2d):
         super().__init__(channels_in, channels_out, 1, bias=False)
         self.relu = relu
 
-    def forward(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: Maps, add: torch.Tensor | None = None) -> torch.Tensor:
         bias = None if self.bias is None else self.bias[None]
-        return pointwise([x], self.weight[None, :, :, 0, 0], self.relu, bias=bias, add=() if add is None else [add])[0]
+        return pointwise(
+            parts_of(x), self.weight[None, :, :, 0, 0], self.relu, bias=bias, add=() if add is None else [add]
+        )[0]
 
 
 class Branch(nn.Module):
@@ -150,7 +165,7 @@ class Branch(nn.Module):
 
     norm: BatchNorm | None
 
-    def before_norm(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
+    def before_norm(self, x: Maps, add: torch.Tensor | None = None) -> torch.Tensor:
         """The map that ``norm`` normalises; where it is folded, the branch's result, to which ``add`` is added."""
         raise NotImplementedError
 
@@ -158,7 +173,7 @@ class Branch(nn.Module):
         """Fold all batch norms, with their running statistics, into the convolutions before them."""
         raise NotImplementedError
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Maps) -> torch.Tensor:
         found = self.before_norm(x)
         return found if self.norm is None else self.norm(found)
 
@@ -212,8 +227,8 @@ class FactorisedReduction(Branch):
         self.odd = Pointwise(channels_in, channels_out - channels_out // 2, relu=True)
         self.norm = BatchNorm(channels_out, searching)
 
-    def before_norm(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
-        even, odd = every_second(x)
+    def before_norm(self, x: Maps, add: torch.Tensor | None = None) -> torch.Tensor:
+        even, odd = zip(*map(every_second, parts_of(x)), strict=True)
         found = torch.cat([self.even(even), self.odd(odd)], 1)
         return found if add is None else found + add
 
@@ -233,7 +248,7 @@ class ReluConvNorm(Branch):
         self.pointwise = Pointwise(channels_in, channels_out, relu=True)
         self.norm = BatchNorm(channels_out, searching)
 
-    def before_norm(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
+    def before_norm(self, x: Maps, add: torch.Tensor | None = None) -> torch.Tensor:
         return self.pointwise(x, add)
 
     def fold(self) -> None:

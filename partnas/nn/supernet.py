@@ -11,7 +11,7 @@ from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.layout import cell_layouts, stem_channels
 from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
-from partnas.nn.primitives import Stem
+from partnas.nn.primitives import Stem, whole
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 
@@ -70,7 +70,7 @@ class Supernet(nn.Module):
             else:
                 found = cell(older, newer, weights[kind])
             older, newer = newer, found
-        return newer
+        return whole(newer)
 
     def architecture_parameters(self) -> Iterator[nn.Parameter]:
         """The alphas."""

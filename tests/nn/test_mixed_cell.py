@@ -11,6 +11,7 @@ from partnas.genotype import edge_count
 from partnas.nn import mixed_cell
 from partnas.nn.layout import CellLayout
 from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
+from partnas.nn.primitives import whole
 from partnas.ops import use_backend
 from partnas.space import OPERATIONS
 
@@ -73,7 +74,7 @@ class Trial:
             for x in self.inputs
         ]  # fmt: skip
         alpha = self.alphas.clone().requires_grad_("alpha" in needs)
-        output = cell(*inputs, self.mixing(alpha) if which == "mixed" else alpha)
+        output = whole(cell(*inputs, self.mixing(alpha) if which == "mixed" else alpha))
         if self.gradient is None:
             self.gradient = torch.randn_like(output, dtype=torch.float64, memory_format=torch.contiguous_format)
         output.backward(self.gradient.to(output))
@@ -215,8 +216,8 @@ def test_maps_stay_channels_last():
     for bank in trial.mixed.sources:
         bank.register_forward_hook(note)
     inputs = [x.contiguous(memory_format=torch.channels_last) for x in trial.inputs]
-    seen.append(trial.mixed(*inputs, trial.mixing(trial.alphas)))
-    assert len(seen) == 5 + edge_count(4) * 6 + 1
+    seen.extend(trial.mixed(*inputs, trial.mixing(trial.alphas)))
+    assert len(seen) == 5 + edge_count(4) * 6 + 4
     for value in seen:
         assert value.is_contiguous(memory_format=torch.channels_last)
 
@@ -252,6 +253,20 @@ def test_an_empty_batch_gives_an_empty_output_and_zero_gradients(name):
     assert found["output"].shape == (0, trial.layout.output_channels, up * height, up * width)
     for key, value in found.items():
         assert not value.any(), key
+
+
+@pytest.mark.parametrize("name", ["normal", "reduction of odd sides", "fusion after a fusion"])
+def test_inputs_in_parts_are_read_as_their_concatenation(name):
+    trial = Trial(name)
+    weights = trial.mixing(trial.alphas)
+    inputs = [x.clone().requires_grad_() for x in trial.inputs]
+    in_parts = [[part.detach().clone().requires_grad_() for part in x.chunk(2, 1)] for x in trial.inputs]
+    found, right = (whole(trial.mixed(*each, weights)) for each in (in_parts, inputs))
+    torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+    for output in (found, right):
+        output.backward(torch.ones_like(output).cumsum(1))
+    for x, parts in zip(inputs, in_parts, strict=True):
+        torch.testing.assert_close(torch.cat([part.grad for part in parts], 1), x.grad, rtol=1e-9, atol=1e-9)
 
 
 def test_evaluation_mode_uses_the_batch_too():

@@ -7,6 +7,7 @@ import partnas
 from partnas.architect import frozen
 from partnas.genotype import Genotype
 from partnas.nn.layout import cell_layouts
+from partnas.nn.primitives import parts_of, whole
 from partnas.nn.supernet import Supernet
 from partnas.space import SearchSpace
 
@@ -109,7 +110,7 @@ def test_stem_and_cell_channels():
     x = images(net.space)
     outputs = []
     for cell in net.cells:
-        cell.register_forward_hook(lambda module, inputs, output: outputs.append(output.shape[1:]))
+        cell.register_forward_hook(lambda module, inputs, output: outputs.append(whole(output).shape[1:]))
     net.stem.register_forward_hook(lambda module, inputs, output: outputs.append(output.shape[1:]))
     with torch.no_grad():
         net(x)
@@ -202,11 +203,11 @@ def test_channels_last_goes_in_and_through():
     net = Supernet(space)
     maps = []
     for cell in net.cells:
-        cell.register_forward_hook(lambda module, inputs, output: maps.extend([*inputs[:2], output]))
+        cell.register_forward_hook(lambda module, inputs, output: maps.extend(map(parts_of, [*inputs[:2], output])))
     x = images(space)
     with torch.no_grad():
         found = net(x.contiguous(memory_format=torch.channels_last))
-        assert all(value.is_contiguous(memory_format=torch.channels_last) for value in maps)
+        assert all(part.is_contiguous(memory_format=torch.channels_last) for parts in maps for part in parts)
         torch.testing.assert_close(net(x), found, rtol=0, atol=0)
     assert len(maps) == 2 * 3 * space.cells
 
