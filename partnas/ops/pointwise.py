@@ -113,7 +113,8 @@ def reference(
         first = _as_rows(parts[0])
         rows = first @ columns[0] if start is None else torch.addmm(start, first, columns[0])
         for x, part in zip(parts[1:], columns[1:], strict=True):
-            rows.addmm_(_as_rows(x), part)
+            # fvcore counts addmm, and not addmm_.
+            rows = torch.addmm(rows, _as_rows(x), part, out=None if torch.is_grad_enabled() else rows)
         if add and bias is not None:
             rows.add_(bias[f].to(rows.dtype))
         found.append(_as_map(rows, parts[0]))
@@ -173,7 +174,7 @@ def _served_natively(maps, weight):
 
 def _split(weight, each):
     """The matrices cut into one for each map: ``(F, C_out, C_in)`` to ``(F * each, C_out, C_in / each)``."""
-    return torch.stack(weight.chunk(each, 2), 1).flatten(0, 1)
+    return weight.unflatten(2, (each, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _plus(maps, bias, add):
