@@ -14,7 +14,7 @@ from timing import Case, main
 from partnas.config import load_config
 from partnas.nn.layout import cell_layouts
 from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
-from partnas.nn.primitives import parts_of
+from partnas.ops.maps import parts_of
 
 CELLS = (("normal", 0), ("fusion", -1), ("reduction", 2))
 """Kind of cell, and which of its kind."""

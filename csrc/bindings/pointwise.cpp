@@ -79,11 +79,8 @@ class Maps {
   std::vector<Tensor> kept_;
 };
 
-Tensor checked_weight(const Tensor& weight, size_t maps, const char* name) {
+Tensor checked_weight(const Tensor& weight, const char* name) {
   STD_TORCH_CHECK(weight.dim() == 3, name, ": weight must be (F, C_out, C_in)");
-  const auto matrices = static_cast<size_t>(weight.size(0));
-  STD_TORCH_CHECK(matrices == 0 ? maps == 0 : maps % matrices == 0 && maps > 0, name, ": ", maps,
-                  " maps do not divide among ", matrices, " matrices");
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float, name, ": weight must be float32");
   return weight.is_contiguous() ? weight : contiguous_copy(weight);
 }
@@ -136,11 +133,13 @@ std::vector<float> padded(const Tensor& bias, int64_t room) {
 
 std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool relu, std::optional<Tensor> bias,
                               std::vector<Tensor> add) {
-  weight = checked_weight(weight, inputs.size(), "pointwise");
+  weight = checked_weight(weight, "pointwise");
+  const auto count = static_cast<size_t>(weight.size(0));
+  STD_TORCH_CHECK(inputs.size() == count || (!inputs.empty() && count > 0 && inputs.size() % count == 0), "pointwise: ",
+                  inputs.size(), " maps do not divide among ", count, " matrices");
   std::vector<Tensor> outputs;
   if (inputs.empty()) return outputs;
   const Maps maps(inputs, "pointwise");
-  const auto count = static_cast<size_t>(weight.size(0));
   const auto parts = static_cast<int64_t>(inputs.size() / count);
   STD_TORCH_CHECK(weight.size(2) == parts * maps.channels, "pointwise: weight must be (F, C_out, ",
                   parts * maps.channels, ")");
@@ -196,7 +195,7 @@ void add_pieces(const float* sums, int64_t pieces, const PointwiseShape& shape, 
 std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vector<Tensor> inputs, Tensor weight,
                                        bool relu, std::vector<int64_t> needs) {
   const char* name = "pointwise_backward";
-  weight = checked_weight(weight, gradients.size(), name);
+  weight = checked_weight(weight, name);
   STD_TORCH_CHECK(weight.size(0) == static_cast<int64_t>(gradients.size()), name, ": give a matrix for each gradient");
   STD_TORCH_CHECK(needs.size() == gradients.size() + 1, name, ": give needs for each map and the weight");
   const bool needs_weight = needs.back();

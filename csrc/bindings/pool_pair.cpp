@@ -30,13 +30,26 @@ Storage float_storage(const Tensor& x, const char* name) {
   return storage;
 }
 
+Tensor empty_pool(const Tensor& x, const PoolShape& shape) {
+  return empty_map(x.size(0), shape.channels, shape.output_height, shape.output_width, x.scalar_type());
+}
+
+// job(begin, end, lines) for all of `rows` rows, each with `lines` floats to work in.
+template <typename Job>
+void for_rows(const PoolShape& shape, int64_t rows, int64_t lines, const Job& job) {
+  const int64_t grain = std::max<int64_t>(1, grain_elements / (shape.width * shape.channels));
+  parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> line(static_cast<size_t>(lines));
+    job(begin, end, line.data());
+  });
+}
+
 std::tuple<Tensor, Tensor, Tensor> pool_pair(Tensor input, int64_t stride) {
   const PoolShape shape = pool_shape(input, stride, "pool_pair");
   const Storage storage = float_storage(input, "pool_pair");
   const Tensor x = channels_last(input, "pool_pair");
   const int64_t batch = x.size(0), channels = shape.channels;
-  const auto output = [&] { return empty_map(batch, channels, shape.output_height, shape.output_width, x.scalar_type()); };
-  Tensor max_map = output(), avg_map = output(), statistics = empty({2, 2, channels}, ScalarType::Float);
+  Tensor max_map = empty_pool(x, shape), avg_map = empty_pool(x, shape), statistics = empty({2, 2, channels}, ScalarType::Float);
 
   const int64_t rows = batch * shape.output_height, segments = rows == 0 ? 0 : segments_of(max_map.numel(), rows);
   std::vector<double> moments(static_cast<size_t>(segments * 6 * channels));
@@ -61,15 +74,13 @@ Tensor pool(Tensor input, bool takes_max, int64_t stride) {
   const PoolShape shape = pool_shape(input, stride, "pool");
   const Storage storage = float_storage(input, "pool");
   const Tensor x = channels_last(input, "pool");
-  Tensor map = empty_map(x.size(0), shape.channels, shape.output_height, shape.output_width, x.scalar_type());
+  Tensor map = empty_pool(x, shape);
   if (map.numel() == 0) return map;
   const auto kernel = PARTNAS_KERNEL(pool);
-  const int64_t lines = PARTNAS_KERNEL(pool_pair_lines)(shape);
-  const int64_t grain = std::max<int64_t>(1, grain_elements / (shape.width * shape.channels));
-  parallel_for(0, x.size(0) * shape.output_height, grain, [&](int64_t begin, int64_t end) {
-    std::vector<float> line(static_cast<size_t>(lines));
-    kernel(storage, shape, takes_max, x.data_ptr(), begin, end, line.data(), map.data_ptr());
-  });
+  for_rows(shape, x.size(0) * shape.output_height, PARTNAS_KERNEL(pool_pair_lines)(shape),
+           [&](int64_t begin, int64_t end, float* lines) {
+             kernel(storage, shape, takes_max, x.data_ptr(), begin, end, lines, map.data_ptr());
+           });
   return map;
 }
 
@@ -91,13 +102,11 @@ Tensor backward(const char* name, const Tensor* max_gradient, const Tensor* avg_
   Tensor gradient = empty_like_map(x);
   if (gradient.numel() == 0) return gradient;
   const auto kernel = PARTNAS_KERNEL(pool_pair_backward);
-  const int64_t lines = PARTNAS_KERNEL(pool_pair_backward_lines)(shape);
-  const int64_t grain = std::max<int64_t>(1, grain_elements / (shape.width * shape.channels));
-  parallel_for(0, x.size(0) * shape.height, grain, [&](int64_t begin, int64_t end) {
-    std::vector<float> line(static_cast<size_t>(lines));
-    kernel(storage, shape, x.data_ptr(), of_max ? of_max->data_ptr() : nullptr, of_avg ? of_avg->data_ptr() : nullptr,
-           begin, end, line.data(), gradient.data_ptr());
-  });
+  for_rows(shape, x.size(0) * shape.height, PARTNAS_KERNEL(pool_pair_backward_lines)(shape),
+           [&](int64_t begin, int64_t end, float* lines) {
+             kernel(storage, shape, x.data_ptr(), of_max ? of_max->data_ptr() : nullptr,
+                    of_avg ? of_avg->data_ptr() : nullptr, begin, end, lines, gradient.data_ptr());
+           });
   return gradient;
 }
 

@@ -211,14 +211,20 @@ void sum_chunk(const PointwiseShape& shape, const float* x, const float* with, i
 template <typename T>
 constexpr bool is_float = sizeof(T) == sizeof(float);
 
-// `count` numbers as floats, clipped at zero or not: themselves, or in `room`.
+// `count` numbers as floats, clipped at zero or not.
+template <typename T>
+void convert(const T* from, int64_t count, bool clips, float* to) {
+  // max(0, NaN) is NaN.
+  const Floats least = broadcast(clips ? 0.0f : -INFINITY);
+  for_vectors(count, [&](int64_t i, auto io) { io.put(to + i, maximum(least, io.get(from + i))); });
+}
+
+// The same, in `room` where that differs from the numbers themselves.
 template <typename T>
 const float* widen(const T* from, int64_t count, bool clips, float* room) {
   if constexpr (is_float<T>)
     if (!clips) return from;
-  // max(0, NaN) is NaN.
-  const Floats least = broadcast(clips ? 0.0f : -INFINITY);
-  for_vectors(count, [&](int64_t i, auto io) { io.put(room + i, maximum(least, io.get(from + i))); });
+  convert(from, count, clips, room);
   return room;
 }
 
@@ -228,13 +234,9 @@ const float* rows(const PointwiseShape& shape, const void* const* x, int64_t at,
   const int64_t channels = shape.in / shape.parts;
   const auto part = [&](int64_t s) { return static_cast<const T*>(x[s]) + at * channels; };
   if (shape.parts == 1) return widen(part(0), pixels * channels, shape.clips, room);
-  const Floats least = broadcast(shape.clips ? 0.0f : -INFINITY);
-  for (int64_t s = 0; s < shape.parts; ++s) {
-    const T* from = part(s);
-    float* to = room + s * channels;
-    for (int64_t p = 0; p < pixels; ++p, from += channels, to += shape.in)
-      for_vectors(channels, [&](int64_t i, auto io) { io.put(to + i, maximum(least, io.get(from + i))); });
-  }
+  for (int64_t s = 0; s < shape.parts; ++s)
+    for (int64_t p = 0; p < pixels; ++p)
+      convert(part(s) + p * channels, channels, shape.clips, room + p * shape.in + s * channels);
   return room;
 }
 

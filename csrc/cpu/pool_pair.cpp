@@ -32,6 +32,12 @@ struct Pools {
 };
 using Both = Pools<true, true>;
 
+// Null, which stands for a pool that is not formed, stays null.
+template <typename T>
+T* at(T* map, int64_t elements) {
+  return map ? map + elements : nullptr;
+}
+
 template <typename P, int rows, typename T>
 void reduce_rows(const T* from, int64_t elements, float* maxima, float* sums) {
   for_vectors(elements, [&](int64_t i, auto part) {
@@ -66,7 +72,6 @@ void reduce_columns(const float* maxima, const float* sums, int64_t channels, in
   });
 }
 
-// max_to or avg_to may be null where that pool is not formed.
 template <typename P, typename T>
 void pool_row(const PoolShape& s, const T* image, int64_t output_row, float* maxima, float* sums, T* max_to, T* avg_to) {
   const int64_t channels = s.channels, row = s.width * channels;
@@ -81,8 +86,8 @@ void pool_row(const PoolShape& s, const T* image, int64_t output_row, float* max
     const auto reduce = width == 3   ? reduce_columns<P, 3, T>
                         : width == 2 ? reduce_columns<P, 2, T>
                                      : reduce_columns<P, 1, T>;
-    reduce(maxima + source, sums + source, channels, outputs * channels, count, P::takes_max ? max_to + target : nullptr,
-           P::takes_avg ? avg_to + target : nullptr);
+    reduce(maxima + source, sums + source, channels, outputs * channels, count, at(max_to, target),
+           at(avg_to, target));
   };
   columns_at(0, 1);
   if (s.output_width == 1) return;
@@ -179,8 +184,7 @@ void add_output_row(const PoolShape& s, const T* x, const T* max_gradient, const
                                   : add_windows<P, rows, 1, T>;
     float* from[rows];
     for (int r = 0; r < rows; ++r) from[r] = lines[r] + source;
-    add(x + source, row, channels, outputs * channels, P::takes_max ? max_gradient + target : nullptr,
-        P::takes_avg ? avg_gradient + target : nullptr, from);
+    add(x + source, row, channels, outputs * channels, at(max_gradient, target), at(avg_gradient, target), from);
   };
   columns_at(0, 1);
   if (s.output_width == 1) return;
@@ -219,8 +223,7 @@ void backward_image(const PoolShape& s, const T* x, const T* max_gradient, const
     const auto add = count == 3   ? add_output_row<P, 3, T>
                      : count == 2 ? add_output_row<P, 2, T>
                                   : add_output_row<P, 1, T>;
-    add(s, x + rows.begin * row, P::takes_max ? max_gradient + output * output_row : nullptr,
-        P::takes_avg ? avg_gradient + output * output_row : nullptr, reached);
+    add(s, x + rows.begin * row, at(max_gradient, output * output_row), at(avg_gradient, output * output_row), reached);
   }
   finish(end);
 }
@@ -231,9 +234,8 @@ void backward(const PoolShape& s, const T* x, const T* max_gradient, const T* av
   const int64_t image = s.height * s.width * s.channels, output = s.output_height * s.output_width * s.channels;
   while (begin < end) {
     const int64_t b = begin / s.height, last = (b + 1) * s.height < end ? (b + 1) * s.height : end;
-    backward_image<P>(s, x + b * image, P::takes_max ? max_gradient + b * output : nullptr,
-                      P::takes_avg ? avg_gradient + b * output : nullptr, begin - b * s.height, last - b * s.height,
-                      lines, gradient + b * image);
+    backward_image<P>(s, x + b * image, at(max_gradient, b * output), at(avg_gradient, b * output),
+                      begin - b * s.height, last - b * s.height, lines, gradient + b * image);
     begin = last;
   }
 }

@@ -15,12 +15,12 @@ from partnas.nn.primitives import (
     Branch,
     DilatedConv,
     FactorisedReduction,
-    Maps,
     Pool,
     SeparableConv,
     normalised_sum,
     preprocessing,
 )
+from partnas.ops.maps import Maps
 
 
 def operation(name: str, channels: int, stride: int) -> nn.Module:

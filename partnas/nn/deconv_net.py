@@ -9,8 +9,9 @@ from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.cells import derived_cells
 from partnas.nn.layout import cell_layouts, stem_channels
-from partnas.nn.primitives import Stem, whole
+from partnas.nn.primitives import Stem
 from partnas.nn.resnet import ResNet50
+from partnas.ops.maps import whole
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 

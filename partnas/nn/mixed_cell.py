@@ -14,8 +14,9 @@ from torch import nn
 
 from partnas.genotype import INPUTS, edge_count
 from partnas.nn.layout import CellLayout
-from partnas.nn.primitives import DILATED, POOLS, SEPARABLE, Maps, every_second, preprocessing, uniform_parameter
+from partnas.nn.primitives import DILATED, POOLS, SEPARABLE, every_second, preprocessing, uniform_parameter
 from partnas.ops.depthwise_pointwise import depthwise_pointwise
+from partnas.ops.maps import Maps
 from partnas.ops.norm_sum import norm_stats, norm_sum
 from partnas.ops.pointwise import pointwise
 from partnas.ops.pool_pair import pool_pair

@@ -12,7 +12,8 @@ from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.cells import derived_cells
 from partnas.nn.layout import cell_layouts, stem_channels
-from partnas.nn.primitives import Branch, Stem, whole
+from partnas.nn.primitives import Branch, Stem
+from partnas.ops.maps import whole
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 

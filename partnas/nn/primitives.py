@@ -10,21 +10,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from partnas.ops.depthwise_bank import depthwise_bank
+from partnas.ops.maps import Maps, empty_map, parts_of
 from partnas.ops.norm_sum import norm_stats, norm_sum
 from partnas.ops.pointwise import pointwise
 from partnas.ops.pool_pair import avg_pool, max_pool
 from partnas.ops.upsample import upsample
-
-Maps = torch.Tensor | Sequence[torch.Tensor]
-"""A map, or several that stand for their concatenation along the channels: the nodes of a cell, which are read as one
-and never copied together."""
 
 SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
 """Kernel sizes of (ReLU, depthwise, pointwise, batch norm) twice."""
 
 DILATED = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
 """Kernel sizes of (ReLU, depthwise with dilation 2, pointwise, batch norm)."""
-
 
 POOLS = {"max_pool_3x3": max_pool, "avg_pool_3x3": avg_pool}
 """In the order of ``pool_pair``."""
@@ -102,15 +98,6 @@ def normalised_sum(
 def uniform_parameter(*shape: int, fan_in: int) -> nn.Parameter:
     """A weight drawn as PyTorch draws a convolution's: uniform within ``1 / sqrt(fan_in)``."""
     return nn.Parameter(torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
-
-
-def parts_of(x: Maps) -> Sequence[torch.Tensor]:
-    return [x] if isinstance(x, torch.Tensor) else x
-
-
-def whole(x: Maps) -> torch.Tensor:
-    """The concatenation that :data:`Maps` stand for."""
-    return x if isinstance(x, torch.Tensor) else torch.cat(list(x), 1)
 
 
 def every_second(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -322,7 +309,7 @@ class _EverySecond(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
         height, width = ctx.shape[2:]
-        gradient = torch.empty(ctx.shape, dtype=even.dtype, device=even.device, memory_format=torch.channels_last)
+        gradient = empty_map(even, ctx.shape)
         gradient.zero_()
         gradient[:, :, ::2, ::2] = even
         gradient[:, :, 1::2, 1::2] = odd[:, :, : height // 2, : width // 2]

@@ -11,7 +11,8 @@ from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.layout import cell_layouts, stem_channels
 from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
-from partnas.nn.primitives import Stem, whole
+from partnas.nn.primitives import Stem
+from partnas.ops.maps import whole
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from partnas.ops import native
 from partnas.ops.backend import resolve
+from partnas.ops.maps import empty_map
 from partnas.ops.norm_sum import norm_backward
 
 
@@ -345,17 +346,13 @@ def _phases(x: torch.Tensor) -> torch.Tensor:
 def _fake(x, weights, dilations, stride, statistics, scale, shift, eps, relu):
     batch, channels, height, width = x.shape
     size = (batch, channels, -(-height // stride), -(-width // stride))
-    return [_empty_map(x, size) for _ in weights]
+    return [empty_map(x, size) for _ in weights]
 
 
 def _fake_backward(gradients, x, weights, dilations, stride, statistics, scale, shift, eps, relu, needs, before_norm):
-    found = [_empty_map(x, x.shape)] if needs[0] else []
+    found = [empty_map(x, x.shape)] if needs[0] else []
     found += [x.new_empty(x.shape[1], dtype=torch.float32) for need in needs[1:3] if need]
     return found + [weight.new_empty(weight.shape) for weight, need in zip(weights, needs[3:], strict=True) if need]
-
-
-def _empty_map(x, size):
-    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 if native.loaded():

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from partnas.ops import native
 from partnas.ops.backend import resolve
+from partnas.ops.maps import empty_map
 
 
 def norm_stats(maps: Sequence[torch.Tensor], synchronised: bool = False) -> torch.Tensor:
@@ -371,7 +372,7 @@ def _fake_backward(
 
 
 def _like(x: torch.Tensor) -> torch.Tensor:
-    return x.new_empty(x.shape).contiguous(memory_format=torch.channels_last)
+    return empty_map(x, x.shape)
 
 
 if native.loaded():

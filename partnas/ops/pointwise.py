@@ -6,6 +6,7 @@ import torch
 
 from partnas.ops import native
 from partnas.ops.backend import resolve
+from partnas.ops.maps import empty_map, whole
 
 _HAS_BFLOAT16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
@@ -48,7 +49,7 @@ def pointwise(
     Raises:
         ValueError: The maps do not divide among the matrices, or these and the maps to add differ in number.
     """
-    if (len(maps) % len(weight) or not maps) if len(weight) else maps:
+    if len(maps) != len(weight) and (not maps or not len(weight) or len(maps) % len(weight)):
         raise ValueError(f"pointwise: {len(maps)} maps do not divide among {len(weight)} matrices")
     if add and len(add) != len(weight):
         raise ValueError(f"pointwise: {len(weight)} matrices but {len(add)} maps to add")
@@ -81,14 +82,15 @@ def backward(
 ) -> tuple[list[torch.Tensor | None], torch.Tensor | None]:
     """Gradients of each map and of the weight, None for those not needed, from those of the results. The maps may be
     left out where neither the weight's is needed nor ReLU was taken."""
-    each = len(needs_maps) // max(1, len(gradients))
+    each = _each(needs_maps, gradients)
     if each > 1:
-        gradients, weight = [gradient for gradient in gradients for _ in range(each)], _split(weight, each)
+        gradients = [gradient for gradient in gradients for _ in range(each)]
+        weight = weight.unflatten(2, (each, -1)).transpose(1, 2).flatten(0, 1)  # [F * K, C_out, C_in / K]
     served = _served_natively(gradients, weight)
     backward_of = _native_backward if served else _reference_backward
     map_gradients, weight_gradient = backward_of(gradients, maps, weight, relu, needs_maps, needs_weight)
     if each > 1 and needs_weight:
-        weight_gradient = torch.cat([weight_gradient[k::each] for k in range(each)], 2)
+        weight_gradient = weight_gradient.unflatten(0, (-1, each)).transpose(1, 2).flatten(2)
     return map_gradients, weight_gradient
 
 
@@ -102,23 +104,27 @@ def reference(
     """:func:`pointwise` in plain PyTorch: a product of the library for each map."""
     if relu:
         maps = [torch.relu(x) for x in maps]
-    each = len(maps) // max(1, len(weight))
+    each = _each(maps, weight)
     found = []
     for f, matrix in enumerate(weight.unbind(0)):
-        parts, columns = maps[f * each : (f + 1) * each], matrix.t().to(maps[0].dtype).chunk(each)
-        if each > 1 and maps[0].dtype.itemsize < 4:
-            # Partial sums would be rounded to the dtype.
-            parts, columns = [torch.cat(list(parts), 1)], [matrix.t().to(maps[0].dtype)]
-        start = _as_rows(add[f]) if add else None if bias is None else bias[f].to(maps[0].dtype)
-        first = _as_rows(parts[0])
-        rows = first @ columns[0] if start is None else torch.addmm(start, first, columns[0])
-        for x, part in zip(parts[1:], columns[1:], strict=True):
-            # fvcore counts addmm, and not addmm_.
-            rows = torch.addmm(rows, _as_rows(x), part, out=None if torch.is_grad_enabled() else rows)
-        if add and bias is not None:
-            rows.add_(bias[f].to(rows.dtype))
-        found.append(_as_map(rows, parts[0]))
+        parts = maps[f * each : (f + 1) * each]
+        start = [_as_rows(add[f])] if add else []
+        start += [] if bias is None else [bias[f].to(parts[0].dtype)]
+        found.append(_as_map(_product(parts, matrix.to(parts[0].dtype), *start), parts[0]))
     return found
+
+
+def _product(parts, matrix, start=None, bias=None):
+    """The rows of one result, on top of ``start``, rows or a bias, and then of ``bias``."""
+    if parts[0].dtype.itemsize < 4:
+        # Partial sums would be rounded to the dtype.
+        parts = [whole(parts)]
+    first, *others = zip(map(_as_rows, parts), matrix.t().chunk(len(parts)), strict=True)
+    rows = torch.mm(*first) if start is None else torch.addmm(start, *first)
+    for factors in others:
+        # fvcore counts addmm, and not addmm_.
+        rows = torch.addmm(rows, *factors, out=None if torch.is_grad_enabled() else rows)
+    return rows if bias is None else rows.add_(bias)
 
 
 def flops(shape: Sequence[int], weight_shape: Sequence[int]) -> int:
@@ -145,18 +151,18 @@ class _Pointwise(torch.autograd.Function):
         weight, *maps = ctx.saved_tensors
         _, needs_weight, *needs_maps = ctx.needs_input_grad
         read = [f for f, gradient in enumerate(gradients) if gradient is not None]
-        whole = len(read) == len(gradients)
-        each = len(needs_maps) // max(1, len(gradients))
+        all_read = len(read) == len(gradients)
+        each = _each(needs_maps, gradients)
         sources = [f * each + k for f in read for k in range(each)]
         map_gradients, weight_gradient = backward(
             [gradients[f] for f in read],
             [maps[i] for i in sources] if maps else [],
-            weight if whole else weight[read],
+            weight if all_read else weight[read],
             ctx.relu,
             [needs_maps[i] for i in sources],
             needs_weight,
         )
-        if needs_weight and not whole:
+        if needs_weight and not all_read:
             part, weight_gradient = weight_gradient, torch.zeros_like(weight)
             weight_gradient[read] = part
         found = dict(zip(sources, map_gradients, strict=True))
@@ -172,9 +178,9 @@ def _served_natively(maps, weight):
     )
 
 
-def _split(weight, each):
-    """The matrices cut into one for each map: ``(F, C_out, C_in)`` to ``(F * each, C_out, C_in / each)``."""
-    return weight.unflatten(2, (each, -1)).transpose(1, 2).flatten(0, 1)
+def _each(maps, matrices):
+    """How many of the maps each matrix reads as one."""
+    return len(maps) // max(1, len(matrices))
 
 
 def _plus(maps, bias, add):
@@ -218,22 +224,16 @@ def _as_map(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def _fake(maps, weight, relu, bias, add):
-    return [_empty_map(x, weight.shape[1]) for x in maps[: len(weight)]]
+    return [_empty(x, weight.shape[1]) for x in maps[: len(weight)]]
 
 
 def _fake_backward(gradients, maps, weight, relu, needs):
-    found = [_empty_map(g, weight.shape[2]) for g, need in zip(gradients, needs, strict=False) if need]
+    found = [_empty(g, weight.shape[2]) for g, need in zip(gradients, needs, strict=False) if need]
     return [*found, torch.empty_like(weight)] if needs[-1] else found
 
 
-def _empty_map(like, channels):
-    batch, _, height, width = like.shape
-    return torch.empty(
-        (batch, channels, height, width),
-        dtype=like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last,
-    )
+def _empty(like, channels):
+    return empty_map(like, (len(like), channels, *like.shape[2:]))
 
 
 if native.loaded():

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from partnas.ops import native
 from partnas.ops.backend import resolve
+from partnas.ops.maps import empty_map
 from partnas.ops.norm_sum import norm_stats, over_ranks
 
 
@@ -24,8 +25,8 @@ def pool_pair(
         ``statistics``: ``(2, 2, C)`` float32 (float64 for float64): mean and biased variance of the max map, then of
         the average map. They carry no gradient: the backward of ``norm_sum``, which takes them, does.
     """
-    if resolve("pool_pair", x) == "native" and x.dtype != torch.float64:
-        max_map, avg_map, statistics = torch.ops.partnas.pool_pair(x, stride)
+    if _runs_natively(x):
+        max_map, avg_map, statistics = native.apply(torch.ops.partnas.pool_pair.default, x, stride)
         return max_map, avg_map, over_ranks(statistics) if synchronised else statistics
     max_map, avg_map = reference(x, stride)
     return max_map, avg_map, norm_stats([max_map, avg_map], synchronised)
@@ -52,8 +53,13 @@ def flops(shape: tuple[int, int, int, int], stride: int = 1) -> int:
     return 18 * batch * channels * -(-height // stride) * -(-width // stride)
 
 
+def _runs_natively(x: torch.Tensor) -> bool:
+    """Whether native code takes the map: all but float64, which is for gradient checks."""
+    return resolve("pool_pair", x) == "native" and x.dtype != torch.float64
+
+
 def _pool(x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
-    if resolve("pool_pair", x) == "native" and x.dtype != torch.float64:
+    if _runs_natively(x):
         return native.apply(torch.ops.partnas.pool.default, x, takes_max, stride)
     return _reference(x, takes_max, stride)
 
@@ -71,17 +77,17 @@ def _fake(x: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor, tor
 
 def _fake_pool(x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
     shape = (*x.shape[:2], -(-x.shape[2] // stride), -(-x.shape[3] // stride))
-    return x.new_empty(shape).contiguous(memory_format=torch.channels_last)
+    return empty_map(x, shape)
 
 
 def _fake_backward(
     max_gradient: torch.Tensor, avg_gradient: torch.Tensor, x: torch.Tensor, stride: int
 ) -> torch.Tensor:
-    return x.new_empty(x.shape).contiguous(memory_format=torch.channels_last)
+    return empty_map(x, x.shape)
 
 
 def _fake_pool_backward(gradient: torch.Tensor, x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
-    return x.new_empty(x.shape).contiguous(memory_format=torch.channels_last)
+    return empty_map(x, x.shape)
 
 
 def _setup_context(ctx, inputs, output) -> None:

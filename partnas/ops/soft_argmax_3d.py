@@ -31,7 +31,7 @@ def soft_argmax_3d(heatmaps: torch.Tensor, parts: int, order: Sequence[int] | No
     volume = _as_volume(heatmaps, parts)
     order = _checked_order(order, parts)
     if backend.resolve("soft_argmax_3d", volume) == "native":
-        return torch.ops.partnas.soft_argmax_3d(volume, order)[0]
+        return native.apply(torch.ops.partnas.soft_argmax_3d.default, volume, order)[0]
     return reference(volume, parts, order)
 
 

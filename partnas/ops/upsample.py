@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from partnas.ops import native
 from partnas.ops.backend import resolve
+from partnas.ops.maps import empty_map
 
 
 def upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
@@ -23,7 +24,7 @@ def upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
     if factor not in (2, 4):
         raise ValueError(f"upsample: factor {factor} is neither 2 nor 4")
     if resolve("upsample", x) == "native" and x.dtype != torch.float64:
-        return torch.ops.partnas.upsample(x, factor)
+        return native.apply(torch.ops.partnas.upsample.default, x, factor)
     return reference(x, factor)
 
 
@@ -42,12 +43,12 @@ def flops(shape: tuple[int, int, int, int], factor: int) -> int:
 
 def _fake(x: torch.Tensor, factor: int) -> torch.Tensor:
     shape = (*x.shape[:2], factor * x.shape[2], factor * x.shape[3])
-    return x.new_empty(shape).contiguous(memory_format=torch.channels_last)
+    return empty_map(x, shape)
 
 
 def _fake_backward(gradient: torch.Tensor, factor: int) -> torch.Tensor:
     shape = (*gradient.shape[:2], gradient.shape[2] // factor, gradient.shape[3] // factor)
-    return gradient.new_empty(shape).contiguous(memory_format=torch.channels_last)
+    return empty_map(gradient, shape)
 
 
 def _setup_context(ctx, inputs, output) -> None:

@@ -11,8 +11,8 @@ from partnas.genotype import edge_count
 from partnas.nn import mixed_cell
 from partnas.nn.layout import CellLayout
 from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
-from partnas.nn.primitives import whole
 from partnas.ops import use_backend
+from partnas.ops.maps import whole
 from partnas.space import OPERATIONS
 
 HALF, ONE, TWO, FOUR = Fraction(1, 2), Fraction(1), Fraction(2), Fraction(4)

@@ -7,8 +7,8 @@ import partnas
 from partnas.architect import frozen
 from partnas.genotype import Genotype
 from partnas.nn.layout import cell_layouts
-from partnas.nn.primitives import parts_of, whole
 from partnas.nn.supernet import Supernet
+from partnas.ops.maps import parts_of, whole
 from partnas.space import SearchSpace
 
 SMALL = {"channels": 2, "input_size": 32, "depth": 3, "fusion_channels": 6}
