@@ -30,8 +30,7 @@ inline Tensor empty_strided(const std::vector<int64_t>& sizes, const std::vector
   using torch::stable::detail::from;
   std::array<StableIValue, 6> stack{from(sizes),        from(strides),      from(std::optional(type)),
                                     from(std::nullopt), from(std::nullopt), from(std::nullopt)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::empty_strided", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_strided", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
