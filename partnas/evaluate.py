@@ -12,7 +12,7 @@ from partnas.data import PoseDataset, crop_image, mean_pose, read_image
 from partnas.distributed import join
 from partnas.inference import predict_set
 from partnas.metrics import mpjpe, pose_report
-from partnas.networks import load_pose_network
+from partnas.networks import for_inference, load_pose_network
 from partnas.run import write_atomically, write_json
 from partnas.skeleton import PARTS, ROOT
 
@@ -45,9 +45,8 @@ def evaluate(
     space = network.space
     training = datasets.frames(data, datasets.TRAIN)
     dataset = datasets.as_dataset(datasets.frames(data, datasets.TEST), space, data)
-    predicted = predict_set(
-        network, dataset, batch_size, world.device, flip_test, data.workers, "evaluate" if progress else None
-    )
+    title = "evaluate" if progress else None
+    predicted = predict_set(for_inference(network), dataset, batch_size, world.device, flip_test, data.workers, title)
     target = dataset.source.joints_camera
     groups = [[PARTS[part] for part in group] for group in space.part_groups()]
     result = pose_report(

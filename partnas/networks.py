@@ -71,6 +71,11 @@ def load_pose_network(run: Path) -> torch.nn.Module:
     return network
 
 
+def for_inference(network: torch.nn.Module) -> torch.nn.Module:
+    """The fastest form of a network that gives the same numbers in evaluation mode, to rounding; it cannot be trained."""
+    return network.fuse() if isinstance(network, PartNet) else network.eval()
+
+
 def load_network(run: Path) -> torch.nn.Module:
     """The network of a run folder, or of a checkpoint file, with its weights, on the CPU and in training mode.
 

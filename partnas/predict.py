@@ -12,7 +12,7 @@ from partnas.distributed import join
 from partnas.errors import PartnasError
 from partnas.evaluate import project, write_jpeg
 from partnas.inference import predict_voxels
-from partnas.networks import load_pose_network
+from partnas.networks import for_inference, load_pose_network
 from partnas.run import write_atomically, write_json
 from partnas.skeleton import PARTS, ROOT
 from partnas.viz.overlay import draw_pose
@@ -62,7 +62,7 @@ def predict(
     if unknown:
         raise PartnasError(f"{boxes}: names {sorted(unknown)[0]!r}, which is not among the images; mend the name")
     world = join(device)
-    network = load_pose_network(run).to(world.device).eval()
+    network = for_inference(load_pose_network(run)).to(world.device)
     records, pictures = [], []
     for file in tqdm(files, desc="predict", unit="image", disable=None if progress else True):
         image = read_image(file)

@@ -5,7 +5,7 @@ import torch
 
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
-from partnas.networks import KINDS, build, load_network, load_pose_network, load_supernet
+from partnas.networks import KINDS, build, for_inference, load_network, load_pose_network, load_supernet
 from partnas.nn import DeconvNet, PartNet, PoseResNet50, Supernet
 from partnas.space import SearchSpace
 
@@ -103,6 +103,17 @@ def test_a_network_comes_back_from_its_run(tmp_path):
         with torch.no_grad():
             assert torch.equal(found.eval()(x), net.eval()(x))
     assert isinstance(load_pose_network(tmp_path), PartNet)
+
+
+@pytest.mark.parametrize("kind", ["partnet", "shuffled partnet", "deconv", "resnet50"])
+def test_the_form_for_inference_gives_the_same(kind):
+    net = networks()[kind]
+    x = torch.randn(2, 3, net.space.input_size, net.space.input_size)
+    net(x)
+    found = for_inference(net)
+    assert not found.training
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), net.eval()(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
