@@ -92,7 +92,7 @@ def build_native(library, objects):
     cxx = compiler()
     torch_folder = Path(torch.__file__).parent
     target = f"-DTORCH_TARGET_VERSION=0x{TORCH_TARGET_VERSION[0]:02x}{TORCH_TARGET_VERSION[1]:02x}000000000000ULL"
-    flags = [*COMMON_FLAGS, f"-I{ROOT / 'csrc'}"]
+    flags = [*COMMON_FLAGS, *os.environ.get("CXXFLAGS", "").split(), f"-I{ROOT / 'csrc'}"]
     facing_torch = [*flags, target, "-isystem", str(torch_folder / "include")]
 
     jobs = []
@@ -113,7 +113,8 @@ def build_native(library, objects):
     with ThreadPoolExecutor(workers) as pool:
         outputs = list(pool.map(compile_one, jobs))
     search = str(torch_folder / "lib")
-    run([*cxx, "-shared", *outputs, "-o", str(library), f"-L{search}", "-ltorch", "-ltorch_cpu", "-lc10"])
+    linking = os.environ.get("LDFLAGS", "").split()
+    run([*cxx, "-shared", *linking, *outputs, "-o", str(library), f"-L{search}", "-ltorch", "-ltorch_cpu", "-lc10"])
 
 
 class BuildNative(build_ext):
