@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from jobs import TINY, environment
+from jobs import REPOSITORY, TINY, environment
 
 from partnas.run import load_checkpoint
 
@@ -110,3 +110,9 @@ def test_nan_loss_is_one_line_and_keeps_the_last_checkpoint(tmp_path, cli):
     assert "lower learning_rate" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not (out / "genotype.json").exists()
+
+
+def test_a_thousand_steps_leak_no_memory():
+    command = [sys.executable, str(REPOSITORY / "tests/long_search.py"), "100", "900"]
+    grown = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=600, check=True).stdout
+    assert int(grown) < 1 << 20
