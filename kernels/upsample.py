@@ -59,13 +59,13 @@ def _grid(rows: int, columns: int, channels: int, tile: int):
 
 @triton.jit
 def _place(columns, channels, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr):
-    """This program's row, columns [COLUMNS, 1] and channels [1, CHANNELS]."""
+    """This program's row [1, 1], columns [COLUMNS, 1] and channels [1, CHANNELS]."""
     program = tl.program_id(0)
     per_row = tl.cdiv(columns, COLUMNS)
     slices = tl.cdiv(channels, CHANNELS)
     c = program % slices * CHANNELS + tl.arange(0, CHANNELS)[None, :]
     column = program // slices % per_row * COLUMNS + tl.arange(0, COLUMNS)[:, None]
-    return (program // slices // per_row).to(tl.int64), column, c
+    return tl.full([1, 1], program // slices // per_row, tl.int64), column, c
 
 
 @triton.jit
