@@ -1,1 +1,1 @@
-"""Triton implementations of the operators, one file per operator, imported as ``partnas.kernels``; none is here yet."""
+"""Triton implementations of the operators, one file per operator, imported as ``partnas.kernels``."""

@@ -12,6 +12,7 @@ PACKAGE = Path(partnas.__file__).parent
 REPOSITORY = PACKAGE.parent
 LAYERS = {
     "ops": {"ops", "errors"},
+    "kernels": {"kernels", "errors", "files"},
     "space": {"errors", "skeleton"},
     "genotype": {"space", "errors"},
     "nn": {"nn", "ops", "space", "genotype", "errors", "skeleton"},
@@ -23,9 +24,11 @@ LAYERS = {
 
 FLOORS = {
     "cpu": ("csrc/cpu/{}.cpp", "csrc/bindings/{}.cpp", "bench/bench_{}.py"),
-    "cuda": ("csrc/cuda/{}.cu",),
-    "triton": ("kernels/{}.py",),
+    "cuda": ("csrc/cuda/{}.cu", "csrc/cuda/{}.h", "csrc/bindings/cuda/{}.cpp", "tests/cuda/test_{}.py"),
+    "triton": ("kernels/{}.py", "tests/kernels/test_{}.py"),
 }
+HELPERS = {"csrc/cpu": set(), "csrc/cuda": set(), "kernels": {"__init__", "launch"}}
+"""Files beside the operators' own that are compiled as they are."""
 
 
 @pytest.mark.parametrize("operator", AVAILABLE)
@@ -40,8 +43,8 @@ def test_an_operator_has_its_file_on_every_floor_that_the_table_names(operator):
 
 def test_no_kernel_is_left_out_of_the_table():
     for folder, suffix in (("csrc/cpu", ".cpp"), ("csrc/cuda", ".cu"), ("kernels", ".py")):
-        names = {path.stem for path in (REPOSITORY / folder).glob(f"*{suffix}")} - {"__init__"}
-        assert names <= set(AVAILABLE), folder
+        names = {path.stem for path in (REPOSITORY / folder).glob(f"*{suffix}")}
+        assert names - HELPERS[folder] <= set(AVAILABLE), folder
 
 
 def imports(path):
@@ -60,7 +63,7 @@ def imports(path):
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_arrows_point_one_way(layer):
-    home = PACKAGE / layer
+    home = (REPOSITORY if layer == "kernels" else PACKAGE) / layer
     files = sorted(home.rglob("*.py")) if home.is_dir() else [home.with_suffix(".py")]
     assert files
     for path in files:

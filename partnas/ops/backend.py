@@ -7,12 +7,14 @@ else triton, else reference. ``PARTNAS_BACKEND`` and :func:`use_backend` overrid
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
+from types import ModuleType
 
 import torch
 
 from partnas.errors import PartnasError
-from partnas.ops import native
+from partnas.ops import namespaces, native
 
 BACKENDS = ("native", "triton", "reference")
 
@@ -23,12 +25,15 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
     "pointwise": ("cpu",),
     "pool_pair": ("cpu",),
     "norm_sum": ("cpu",),
-    "upsample": ("cpu",),
+    "upsample": ("cpu", "triton"),
 }
 """Fast implementations that an operator has beside its reference: ``cpu`` (csrc/cpu), ``cuda`` (csrc/cuda) and
 ``triton`` (kernels)."""
 
 _chosen: str | None = None
+_told: set[str] = set()
+# Read on every call, and os.environ.get takes a microsecond where the variable is missing.
+_ENVIRONMENT, _VARIABLE = os.environ._data, os.environ.encodekey("PARTNAS_BACKEND")
 
 
 @contextlib.contextmanager
@@ -50,19 +55,45 @@ def use_backend(name: str | None) -> Iterator[None]:
         _chosen = before
 
 
+def library(operator: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> ModuleType | None:
+    """The namespace of ``torch.ops`` whose functions run ``operator`` on these tensors; None for the reference.
+
+    Raises:
+        PartnasError: the tensors are on different devices, or the backend that was asked for is not there.
+    """
+    if others:
+        one_device(operator, tensor, *others)
+    name = resolve(operator, tensor)
+    if name == "native":
+        return namespaces.compiled()
+    return namespaces.triton(operator) if name == "triton" else None
+
+
+def one_device(operator: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> None:
+    """Raises ``PartnasError`` where the tensors are not all on one device."""
+    device = tensor.device
+    for other in others:
+        if other is not None and other.device != device:
+            raise PartnasError(f"{operator}: tensors are on {device} and on {other.device}; move them to one device")
+
+
 def resolve(operator: str, tensor: torch.Tensor) -> str:
     """Backend that runs ``operator`` on ``tensor``: ``'native'``, ``'triton'`` or ``'reference'``.
+
+    Where something is missing that ``operator`` has on that device, and the next choice serves, one warning says so.
 
     Raises:
         PartnasError: the backend that was asked for is not there; the message says how to get it.
     """
-    device = tensor.device.type
+    device = tensor.device
     asked = _asked()
     if asked == "auto":
-        return next(name for name in BACKENDS if not _missing(operator, name, device))
+        if device.type == "cpu":
+            return "native" if native.loaded() and "cpu" in AVAILABLE[operator] else "reference"
+        return _choose(operator, device)
     reason = _missing(operator, asked, device)
     if reason:
-        raise PartnasError(f"{operator}: backend {asked!r} is not there for {device} tensors: {reason}")
+        raise PartnasError(f"{operator}: backend {asked!r} is not there for {device.type} tensors: {reason}")
     return asked
 
 
@@ -71,30 +102,58 @@ def describe() -> dict:
 
     Returns:
         ``native`` (whether the library is there), ``note`` (why not, one line), ``cpu_capability`` (instruction set in
-        use or None), ``torch`` (version), ``device``, and ``operators``: backend of each operator on that device.
+        use or None), ``torch`` (version), ``cuda`` (the architectures that CUDA operators were built for, or why there
+        are none), ``triton`` (version, or why it is missing), ``device``, and ``operators``: backend of each operator on
+        that device.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu", 0)
     asked = _asked()
     serving = {}
     for operator in AVAILABLE:
         choices = BACKENDS if asked == "auto" else (asked,)
-        serving[operator] = next((name for name in choices if not _missing(operator, name, device)), "missing")
+        serving[operator] = next((name for name in choices if _serves(operator, name, device, asked)), "missing")
     return {
         "native": native.loaded(),
         "note": native.note(),
         "cpu_capability": native.cpu_capability(),
         "torch": torch.__version__,
-        "device": device,
+        "cuda": native.cuda_architectures() or native.cuda_note(),
+        "triton": namespaces.triton_note() or namespaces.triton_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "operators": serving,
     }
+
+
+def _serves(operator: str, name: str, device: torch.device, asked: str) -> bool:
+    # The interpreter runs on a CPU where it is asked for, and is never chosen.
+    return not _missing(operator, name, device) and not (asked == "auto" and name == "triton" and device.type == "cpu")
+
+
+def _choose(operator: str, device: torch.device) -> str:
+    reasons = []
+    for name in BACKENDS:
+        reason = _missing(operator, name, device)
+        if not reason:
+            break
+        reasons += [reason] if device.type == "cuda" and _floor(name, device) in AVAILABLE[operator] else []
+    # Where nothing was built for GPUs, Triton is what one expects.
+    if reasons and (name == "reference" or native.cuda_architectures()):
+        message = f"partnas on {device}: {'; '.join(reasons)}; {name} operators serve instead"
+        if message not in _told:
+            _told.add(message)
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+    return name
 
 
 def _asked() -> str:
     if _chosen is not None:
         return _chosen
-    name = os.environ.get("PARTNAS_BACKEND") or None
+    value = _ENVIRONMENT.get(_VARIABLE)
+    if not value:
+        return "auto"
+    name = os.environ.decodevalue(value)
     _check_name(name, "PARTNAS_BACKEND")
-    return name or "auto"
+    return name
 
 
 def _check_name(name: str | None, origin: str) -> None:
@@ -102,13 +161,18 @@ def _check_name(name: str | None, origin: str) -> None:
         raise PartnasError(f"{origin}: no backend is called {name!r}; use one of {', '.join(BACKENDS)}")
 
 
-def _missing(operator: str, backend: str, device: str) -> str:
+def _floor(backend: str, device: torch.device) -> str:
+    return "triton" if backend == "triton" else device.type
+
+
+def _missing(operator: str, backend: str, device: torch.device) -> str:
     """Why ``backend`` cannot run ``operator`` on ``device``, and what to do; empty when it can."""
     if backend == "reference":
         return ""
-    floor = "triton" if backend == "triton" else device
-    if backend == "triton" and device != "cuda":
+    if backend == "triton" and device.type != "cuda" and not (device.type == "cpu" and namespaces.interpreted()):
         return "triton kernels run on CUDA tensors; use 'native' or 'reference'"
-    if floor not in AVAILABLE[operator]:
+    if _floor(backend, device) not in AVAILABLE[operator]:
         return "it is not written; use 'reference'"
-    return native.note() if backend == "native" else ""
+    if backend == "triton":
+        return namespaces.triton_note()
+    return native.note() or (native.cuda_note(device.index) if device.type == "cuda" else "")

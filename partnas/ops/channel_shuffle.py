@@ -6,6 +6,7 @@ import torch
 
 from partnas.errors import PartnasError
 from partnas.ops import backend, native
+from partnas.ops.namespaces import register
 
 
 def channel_shuffle(
@@ -31,8 +32,9 @@ def channel_shuffle(
             or the chosen backend is not there.
     """
     groups, order = _checked(x, groups, order, depth)
-    if backend.resolve("channel_shuffle", x) == "native":
-        return native.apply(torch.ops.partnas.channel_shuffle.default, x, groups, order, depth)
+    operators = backend.library("channel_shuffle", x)
+    if operators:
+        return native.apply(operators.channel_shuffle.default, x, groups, order, depth)
     return _index(x, groups, order, depth)
 
 
@@ -99,13 +101,13 @@ def _setup_context(ctx, inputs, output) -> None:
     _, ctx.groups, ctx.order, ctx.depth = inputs
 
 
-def _backward(ctx, gradient: torch.Tensor):
-    # What g groups have interleaved, runs / g groups put back.
-    groups = gradient.shape[1] // ctx.depth // ctx.groups if ctx.groups else 0
-    shuffled = torch.ops.partnas.channel_shuffle(gradient, groups, _inverse(ctx.order), ctx.depth)
-    return shuffled, None, None, None
+def _autograd(operators):
+    def backward(ctx, gradient: torch.Tensor):
+        # What g groups have interleaved, runs / g groups put back.
+        groups = gradient.shape[1] // ctx.depth // ctx.groups if ctx.groups else 0
+        return operators.channel_shuffle(gradient, groups, _inverse(ctx.order), ctx.depth), None, None, None
+
+    return {"channel_shuffle": (backward, _setup_context)}
 
 
-if native.loaded():
-    torch.library.register_fake("partnas::channel_shuffle", _fake)
-    torch.library.register_autograd("partnas::channel_shuffle", _backward, setup_context=_setup_context)
+register("channel_shuffle", {"channel_shuffle": _fake}, _autograd)

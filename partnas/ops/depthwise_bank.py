@@ -1,14 +1,15 @@
 """All depthwise filters that read one source, in one read of it."""
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from partnas.ops import native
-from partnas.ops.backend import resolve
+from partnas.ops.backend import library
 from partnas.ops.maps import empty_map
+from partnas.ops.namespaces import register
 from partnas.ops.norm_sum import norm_backward
 
 
@@ -54,7 +55,7 @@ def depthwise_bank(
         raise ValueError(f"depthwise_bank: {len(weights)} filters but {len(dilations)} dilations")
     if (scale is None) != (shift is None):
         raise ValueError("depthwise_bank: give both of scale and shift, or neither")
-    settings = settings_for(x, weights, dilations, stride, eps, relu, synchronised)
+    settings = settings_for(x, weights, dilations, stride, eps, relu, synchronised, statistics, scale, shift)
     if torch.is_grad_enabled():
         return list(_DepthwiseBank.apply(settings, x, statistics, scale, shift, *weights))
     return forward(settings, x, statistics, scale, shift, weights)
@@ -96,36 +97,38 @@ def flops(shape: Sequence[int], sizes: Sequence[int], stride: int = 1, normed: i
 
 
 class Settings(NamedTuple):
-    """What :func:`forward` and :func:`backward` are told beside tensors; ``native``: which code serves the filters."""
+    """What :func:`forward` and :func:`backward` are told beside tensors; ``operators``: those that serve the filters, or None for the
+    reference."""
 
     dilations: tuple[int, ...]
     stride: int
     eps: float
     relu: bool
     synchronised: bool
-    native: bool
+    operators: ModuleType | None
 
 
-def settings_for(x, weights, dilations, stride=1, eps=1e-5, relu=True, synchronised=False) -> Settings:
-    """The settings for filters of ``x``; the arguments are those of :func:`depthwise_bank`."""
-    native = _served_natively(x, weights, dilations, stride)
-    return Settings(tuple(dilations), stride, eps, relu, synchronised, native)
+def settings_for(x, weights, dilations, stride=1, eps=1e-5, relu=True, synchronised=False, *others) -> Settings:
+    """The settings for filters of ``x``; the arguments are those of :func:`depthwise_bank`, ``others`` its further
+    tensors."""
+    operators = _operators(x, weights, dilations, stride, others)
+    return Settings(tuple(dilations), stride, eps, relu, synchronised, operators)
 
 
 def forward(settings: Settings, x, statistics, scale, shift, weights) -> list[torch.Tensor]:
     """:func:`depthwise_bank` outside autograd."""
     dilations, stride, eps, relu, *_ = settings
-    if not settings.native:
+    if not settings.operators:
         return _filtered(_read(x, statistics, scale, shift, eps, relu), weights, dilations, stride)
     weights, (statistics, scale, shift) = _wide(weights), _wide((statistics, scale, shift))
-    return torch.ops.partnas.depthwise_bank(x, weights, dilations, stride, statistics, scale, shift, eps, relu)
+    return settings.operators.depthwise_bank(x, weights, dilations, stride, statistics, scale, shift, eps, relu)
 
 
 def backward(
     settings: Settings, gradients, x, statistics, scale, shift, weights, needs: Sequence[bool]
 ) -> list[torch.Tensor | None]:
     """Gradients of x, scale, shift and each weight, None for those not needed, from those of the maps."""
-    backward_of = _native_backward if settings.native else _reference_backward
+    backward_of = _kernel_backward if settings.operators else _reference_backward
     return backward_of(settings, gradients, x, statistics, scale, shift, weights, needs)
 
 
@@ -154,23 +157,24 @@ class _DepthwiseBank(torch.autograd.Function):
         return None, found[0], None, *found[1:3], *(weight_gradients.get(f) for f in range(len(weights)))
 
 
-def _served_natively(x, weights, dilations, stride):
-    return (
-        resolve("depthwise_bank", x) == "native"
-        and x.dtype != torch.float64
+def _operators(x, weights, dilations, stride, others):
+    found = library("depthwise_bank", x, *weights, *others)
+    served = (
+        x.dtype != torch.float64
         and stride in (1, 2)
         and all(weight.shape[-1] in (3, 5) for weight in weights)
         and all(dilation in (1, 2) for dilation in dilations)
     )
+    return found if served else None
 
 
-def _native_backward(settings, gradients, x, statistics, scale, shift, weights, needs):
+def _kernel_backward(settings, gradients, x, statistics, scale, shift, weights, needs):
     dilations, stride, eps, relu, synchronised, _ = settings
     over_ranks = synchronised and statistics is not None
     asked = [any(needs[:3]), False, False, *needs[3:]] if over_ranks else needs
     wide = _wide((statistics, scale, shift))
     found = iter(
-        torch.ops.partnas.depthwise_bank_backward(
+        settings.operators.depthwise_bank_backward(
             gradients, x, _wide(weights), dilations, stride, *wide, eps, relu, asked, over_ranks
         )
     )
@@ -355,6 +359,4 @@ def _fake_backward(gradients, x, weights, dilations, stride, statistics, scale, 
     return found + [weight.new_empty(weight.shape) for weight, need in zip(weights, needs[3:], strict=True) if need]
 
 
-if native.loaded():
-    torch.library.register_fake("partnas::depthwise_bank", _fake)
-    torch.library.register_fake("partnas::depthwise_bank_backward", _fake_backward)
+register("depthwise_bank", {"depthwise_bank": _fake, "depthwise_bank_backward": _fake_backward})

@@ -61,9 +61,13 @@ class _Plan(NamedTuple):
         size = len(self.dilations) // self.sources
         return slice(source * size, (source + 1) * size)
 
-    def settings(self, source: int, x: torch.Tensor, filters: Sequence[torch.Tensor]) -> depthwise_bank.Settings:
+    def settings(
+        self, source: int, x: torch.Tensor, filters: Sequence[torch.Tensor], statistics: torch.Tensor | None
+    ) -> depthwise_bank.Settings:
         dilations = self.dilations[self.share(source)]
-        return depthwise_bank.settings_for(x, filters, dilations, self.stride, self.eps, synchronised=self.synchronised)
+        return depthwise_bank.settings_for(
+            x, filters, dilations, self.stride, self.eps, True, self.synchronised, statistics
+        )
 
 
 class _DepthwisePointwise(torch.autograd.Function):
@@ -101,11 +105,12 @@ class _DepthwisePointwise(torch.autograd.Function):
             needs = [needs_sources[source], False, False, *needs_filters[own]]
             found = [None] * len(needs)
             if any(needs):
+                measured = None if statistics is None else statistics[source]
                 found = depthwise_bank.backward(
-                    plan.settings(source, x, filters[own]),
+                    plan.settings(source, x, filters[own], measured),
                     map_gradients[own],
                     x,
-                    None if statistics is None else statistics[source],
+                    measured,
                     None,
                     None,
                     filters[own],
@@ -121,5 +126,5 @@ def _filtered(plan, statistics, sources, filters):
     for source, x in enumerate(sources):
         own = filters[plan.share(source)]
         measured = None if statistics is None else statistics[source]
-        maps += depthwise_bank.forward(plan.settings(source, x, own), x, measured, None, None, own)
+        maps += depthwise_bank.forward(plan.settings(source, x, own, measured), x, measured, None, None, own)
     return maps

@@ -11,15 +11,16 @@ derived network's batch norms have a weight for each channel, and a shift: the s
 
 import functools
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from partnas.ops import native
-from partnas.ops.backend import resolve
+from partnas.ops.backend import library
 from partnas.ops.maps import empty_map
+from partnas.ops.namespaces import register
 
 
 def norm_stats(maps: Sequence[torch.Tensor], synchronised: bool = False) -> torch.Tensor:
@@ -35,10 +36,9 @@ def norm_stats(maps: Sequence[torch.Tensor], synchronised: bool = False) -> torc
         flows through them: the backward of the operators that take them is batch norm's whole backward.
     """
     with torch.no_grad():
-        if _runs_natively(maps):
-            statistics = torch.ops.partnas.norm_stats(list(maps))
-        else:
-            statistics = torch.stack([_statistics(z) for z in maps])  # [K, 2, C]
+        operators = _operators(maps)
+        measure = operators.norm_stats if operators else _measured
+        statistics = measure(list(maps))  # [K, 2, C]
         return over_ranks(statistics) if synchronised else statistics
 
 
@@ -83,12 +83,12 @@ def norm_sum(
         identity_weights = weights.new_zeros(0)
     if len(weights) != len(maps) or len(statistics) != len(maps) or len(identity_weights) != len(identities):
         raise ValueError("norm_sum: each map needs its statistics and weight, each identity its weight")
-    settings = _Settings(eps, fixed, synchronised and not fixed, len(maps))
-    is_native = _runs_natively((*maps, *identities))
+    operators = _operators((*maps, *identities), statistics, weights, identity_weights, shift)
+    settings = _Settings(eps, fixed, synchronised and not fixed, len(maps), operators)
     if torch.is_grad_enabled():
-        function = _NativeNormSum if is_native else _NormSum
+        function = _KernelNormSum if operators else _NormSum
         return function.apply(settings, statistics, weights, identity_weights, shift, *maps, *identities)
-    summed = _native_sum if is_native else _summed
+    summed = functools.partial(_kernel_sum, operators) if operators else _summed
     return summed(eps, statistics, weights, identity_weights, shift, maps, identities)
 
 
@@ -184,6 +184,7 @@ class _Settings(NamedTuple):
     fixed: bool
     synchronised: bool
     count: int
+    operators: ModuleType | None
 
 
 class _NormSum(torch.autograd.Function):
@@ -235,19 +236,21 @@ class _NormSum(torch.autograd.Function):
         )
 
 
-class _NativeNormSum(torch.autograd.Function):
+class _KernelNormSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, settings, statistics, weights, identity_weights, shift, *inputs):
         ctx.save_for_backward(statistics, weights, identity_weights, shift, *inputs)
         ctx.settings = settings
         maps, identities = inputs[: settings.count], inputs[settings.count :]
-        return _native_sum(settings.eps, statistics, weights, identity_weights, shift, maps, identities)
+        return _kernel_sum(
+            settings.operators, settings.eps, statistics, weights, identity_weights, shift, maps, identities
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         statistics, weights, identity_weights, shift, *inputs = ctx.saved_tensors
-        eps, fixed, synchronised, count = ctx.settings
+        eps, fixed, synchronised, count, operators = ctx.settings
         maps, identities = inputs[:count], inputs[count:]
         needs_weights, needs_identity_weights, needs_shift = ctx.needs_input_grad[2:5]
         needs = ctx.needs_input_grad[5:]
@@ -258,7 +261,7 @@ class _NativeNormSum(torch.autograd.Function):
         dotted = identities if needs_identity_weights else []
         sums, dots = statistics.new_zeros(1 + count, gradient.shape[1]), None
         if measured or dotted or needs_shift:
-            found, dots = torch.ops.partnas.norm_sum_reduce(gradient, measured, statistics[: len(measured)], dotted)
+            found, dots = operators.norm_sum_reduce(gradient, measured, statistics[: len(measured)], dotted)
             sums[: len(found)] = found
         if needs_weights:
             weight_gradient = sums[1:] * torch.rsqrt(statistics[:, 1] + eps)
@@ -269,7 +272,7 @@ class _NativeNormSum(torch.autograd.Function):
             shift_gradient = sums[0].to(shift.dtype)
         formed = [None] * len(inputs)
         if wanted or wanted_identities:
-            gradients = torch.ops.partnas.norm_sum_backward(
+            gradients = operators.norm_sum_backward(
                 gradient,
                 maps,
                 statistics,
@@ -286,10 +289,11 @@ class _NativeNormSum(torch.autograd.Function):
         return None, None, weight_gradient, identity_weight_gradient, shift_gradient, *formed
 
 
-def _runs_natively(maps: Sequence[torch.Tensor]) -> bool:
-    """Whether native code takes the maps: it does unless they are float64, which is for gradient checks, or mixed."""
-    there = resolve("norm_sum", maps[0]) == "native"
-    return there and maps[0].dtype != torch.float64 and all(z.dtype == maps[0].dtype for z in maps)
+def _operators(maps: Sequence[torch.Tensor], *others: torch.Tensor | None) -> ModuleType | None:
+    """The operators that take the maps: none for float64, which is for gradient checks, or for mixed ones."""
+    found = library("norm_sum", *maps, *others)
+    served = maps[0].dtype != torch.float64 and all(z.dtype == maps[0].dtype for z in maps)
+    return found if served else None
 
 
 def _by_channel(weights: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
@@ -312,10 +316,10 @@ def _means(sums: torch.Tensor, gradient: torch.Tensor, synchronised: bool) -> to
     return total / (count * dist.get_world_size())
 
 
-def _native_sum(eps, statistics, weights, identity_weights, shift, maps, identities):
+def _kernel_sum(operators, eps, statistics, weights, identity_weights, shift, maps, identities):
     weights, identity_weights = _by_channel(weights, statistics), _exact(identity_weights)
     shift = None if shift is None else _exact(shift)
-    return torch.ops.partnas.norm_sum(maps, statistics, weights, identities, identity_weights, shift, eps)
+    return operators.norm_sum(maps, statistics, weights, identities, identity_weights, shift, eps)
 
 
 def _summed(eps, statistics, weights, identity_weights, shift, maps, identities):
@@ -328,6 +332,10 @@ def _summed(eps, statistics, weights, identity_weights, shift, maps, identities)
     if shift is not None:
         terms.append(shift.detach().to(statistics.dtype)[:, None, None])
     return functools.reduce(torch.add, terms).to(first.dtype)
+
+
+def _measured(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([_statistics(z) for z in maps])
 
 
 def _statistics(z: torch.Tensor) -> torch.Tensor:
@@ -375,8 +383,10 @@ def _like(x: torch.Tensor) -> torch.Tensor:
     return empty_map(x, x.shape)
 
 
-if native.loaded():
-    torch.library.register_fake("partnas::norm_stats", _fake_stats)
-    torch.library.register_fake("partnas::norm_sum", _fake)
-    torch.library.register_fake("partnas::norm_sum_reduce", _fake_reduce)
-    torch.library.register_fake("partnas::norm_sum_backward", _fake_backward)
+FAKES = {
+    "norm_stats": _fake_stats,
+    "norm_sum": _fake,
+    "norm_sum_reduce": _fake_reduce,
+    "norm_sum_backward": _fake_backward,
+}
+register("norm_sum", FAKES)

@@ -1,12 +1,13 @@
 """1x1 convolutions of many maps, each with its own matrix."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
 
-from partnas.ops import native
-from partnas.ops.backend import resolve
+from partnas.ops.backend import library, one_device
 from partnas.ops.maps import empty_map, whole
+from partnas.ops.namespaces import register
 
 _HAS_BFLOAT16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
@@ -54,6 +55,8 @@ def pointwise(
     if add and len(add) != len(weight):
         raise ValueError(f"pointwise: {len(weight)} matrices but {len(add)} maps to add")
     if torch.is_grad_enabled():
+        if add or bias is not None:
+            one_device("pointwise", weight, bias, *add)
         return _plus(_Pointwise.apply(relu, weight, *maps), bias, add)
     return forward(maps, weight, relu, bias, add)
 
@@ -66,10 +69,11 @@ def forward(
     add: Sequence[torch.Tensor] = (),
 ) -> list[torch.Tensor]:
     """:func:`pointwise` outside autograd."""
-    if not _served_natively(maps, weight):
+    operators = _operators(maps, weight, bias, add)
+    if not operators:
         return reference(maps, weight, relu, bias, add)
     bias = None if bias is None else bias.detach().float().contiguous()
-    return torch.ops.partnas.pointwise(maps, weight.detach().float(), relu, bias, add)
+    return operators.pointwise(maps, weight.detach().float(), relu, bias, add)
 
 
 def backward(
@@ -86,8 +90,8 @@ def backward(
     if each > 1:
         gradients = [gradient for gradient in gradients for _ in range(each)]
         weight = weight.unflatten(2, (each, -1)).transpose(1, 2).flatten(0, 1)  # [F * K, C_out, C_in / K]
-    served = _served_natively(gradients, weight)
-    backward_of = _native_backward if served else _reference_backward
+    operators = _operators(gradients, weight)
+    backward_of = functools.partial(_kernel_backward, operators) if operators else _reference_backward
     map_gradients, weight_gradient = backward_of(gradients, maps, weight, relu, needs_maps, needs_weight)
     if each > 1 and needs_weight:
         weight_gradient = weight_gradient.unflatten(0, (-1, each)).transpose(1, 2).flatten(2)
@@ -169,13 +173,15 @@ class _Pointwise(torch.autograd.Function):
         return None, weight_gradient, *(found.get(i) for i in range(len(needs_maps)))
 
 
-def _served_natively(maps, weight):
-    return (
-        len(maps) > 0
-        and resolve("pointwise", maps[0]) == "native"
-        and all(x.dtype == maps[0].dtype for x in maps)
-        and max(weight.shape[1:]) <= MOST_CHANNELS.get(maps[0].dtype, 0)
+def _operators(maps, weight, bias=None, add=()):
+    """The operators that take the maps; None for the reference."""
+    if not maps:
+        return None
+    found = library("pointwise", *maps, weight, bias, *add)
+    served = all(x.dtype == maps[0].dtype for x in maps) and max(weight.shape[1:]) <= MOST_CHANNELS.get(
+        maps[0].dtype, 0
     )
+    return found if served else None
 
 
 def _each(maps, matrices):
@@ -191,9 +197,9 @@ def _plus(maps, bias, add):
     return list(maps)
 
 
-def _native_backward(gradients, maps, weight, relu, needs_maps, needs_weight):
+def _kernel_backward(operators, gradients, maps, weight, relu, needs_maps, needs_weight):
     needs = [*needs_maps, needs_weight]
-    found = torch.ops.partnas.pointwise_backward(gradients, maps, weight.detach().float(), relu, needs)
+    found = operators.pointwise_backward(gradients, maps, weight.detach().float(), relu, needs)
     weight_gradient = found.pop().to(weight.dtype) if needs_weight else None
     found = iter(found)
     return [next(found) if need else None for need in needs_maps], weight_gradient
@@ -236,6 +242,4 @@ def _empty(like, channels):
     return empty_map(like, (len(like), channels, *like.shape[2:]))
 
 
-if native.loaded():
-    torch.library.register_fake("partnas::pointwise", _fake)
-    torch.library.register_fake("partnas::pointwise_backward", _fake_backward)
+register("pointwise", {"pointwise": _fake, "pointwise_backward": _fake_backward})

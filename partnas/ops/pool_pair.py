@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from partnas.ops import native
-from partnas.ops.backend import resolve
+from partnas.ops.backend import library
 from partnas.ops.maps import empty_map
+from partnas.ops.namespaces import register
 from partnas.ops.norm_sum import norm_stats, over_ranks
 
 
@@ -25,8 +26,9 @@ def pool_pair(
         ``statistics``: ``(2, 2, C)`` float32 (float64 for float64): mean and biased variance of the max map, then of
         the average map. They carry no gradient: the backward of ``norm_sum``, which takes them, does.
     """
-    if _runs_natively(x):
-        max_map, avg_map, statistics = native.apply(torch.ops.partnas.pool_pair.default, x, stride)
+    operators = _operators(x)
+    if operators:
+        max_map, avg_map, statistics = native.apply(operators.pool_pair.default, x, stride)
         return max_map, avg_map, over_ranks(statistics) if synchronised else statistics
     max_map, avg_map = reference(x, stride)
     return max_map, avg_map, norm_stats([max_map, avg_map], synchronised)
@@ -53,14 +55,15 @@ def flops(shape: tuple[int, int, int, int], stride: int = 1) -> int:
     return 18 * batch * channels * -(-height // stride) * -(-width // stride)
 
 
-def _runs_natively(x: torch.Tensor) -> bool:
-    """Whether native code takes the map: all but float64, which is for gradient checks."""
-    return resolve("pool_pair", x) == "native" and x.dtype != torch.float64
+def _operators(x: torch.Tensor):
+    """The operators that take the map: none for float64, which is for gradient checks."""
+    return None if x.dtype == torch.float64 else library("pool_pair", x)
 
 
 def _pool(x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
-    if _runs_natively(x):
-        return native.apply(torch.ops.partnas.pool.default, x, takes_max, stride)
+    operators = _operators(x)
+    if operators:
+        return native.apply(operators.pool.default, x, takes_max, stride)
     return _reference(x, takes_max, stride)
 
 
@@ -96,25 +99,27 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(x)
 
 
-def _backward(ctx, max_gradient: torch.Tensor, avg_gradient: torch.Tensor, _):
-    return torch.ops.partnas.pool_pair_backward(max_gradient, avg_gradient, *ctx.saved_tensors, ctx.stride), None
-
-
 def _setup_pool_context(ctx, inputs, output) -> None:
     x, ctx.takes_max, ctx.stride = inputs
     ctx.shape = x.shape
     ctx.save_for_backward(*([x] if ctx.takes_max else []))
 
 
-def _pool_backward(ctx, gradient: torch.Tensor):
-    x = ctx.saved_tensors[0] if ctx.takes_max else gradient.new_empty(()).expand(ctx.shape)
-    return torch.ops.partnas.pool_backward(gradient, x, ctx.takes_max, ctx.stride), None, None
+def _autograd(operators):
+    def backward(ctx, max_gradient: torch.Tensor, avg_gradient: torch.Tensor, _):
+        return operators.pool_pair_backward(max_gradient, avg_gradient, *ctx.saved_tensors, ctx.stride), None
+
+    def pool_backward(ctx, gradient: torch.Tensor):
+        x = ctx.saved_tensors[0] if ctx.takes_max else gradient.new_empty(()).expand(ctx.shape)
+        return operators.pool_backward(gradient, x, ctx.takes_max, ctx.stride), None, None
+
+    return {"pool_pair": (backward, _setup_context), "pool": (pool_backward, _setup_pool_context)}
 
 
-if native.loaded():
-    torch.library.register_fake("partnas::pool_pair", _fake)
-    torch.library.register_fake("partnas::pool_pair_backward", _fake_backward)
-    torch.library.register_autograd("partnas::pool_pair", _backward, setup_context=_setup_context)
-    torch.library.register_fake("partnas::pool", _fake_pool)
-    torch.library.register_fake("partnas::pool_backward", _fake_pool_backward)
-    torch.library.register_autograd("partnas::pool", _pool_backward, setup_context=_setup_pool_context)
+FAKES = {
+    "pool_pair": _fake,
+    "pool_pair_backward": _fake_backward,
+    "pool": _fake_pool,
+    "pool_backward": _fake_pool_backward,
+}
+register("pool_pair", FAKES, _autograd)

@@ -6,6 +6,7 @@ import torch
 
 from partnas.errors import PartnasError
 from partnas.ops import backend, native
+from partnas.ops.namespaces import register
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -30,8 +31,9 @@ def soft_argmax_3d(heatmaps: torch.Tensor, parts: int, order: Sequence[int] | No
     """
     volume = _as_volume(heatmaps, parts)
     order = _checked_order(order, parts)
-    if backend.resolve("soft_argmax_3d", volume) == "native":
-        return native.apply(torch.ops.partnas.soft_argmax_3d.default, volume, order)[0]
+    operators = backend.library("soft_argmax_3d", volume)
+    if operators and (volume.dtype != torch.float64 or volume.is_cpu):
+        return native.apply(operators.soft_argmax_3d.default, volume, order)[0]
     return reference(volume, parts, order)
 
 
@@ -123,11 +125,6 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(volume, statistics)
 
 
-def _backward(ctx, gradient: torch.Tensor, _):
-    volume, statistics = ctx.saved_tensors
-    return torch.ops.partnas.soft_argmax_3d_backward(gradient, volume, statistics, ctx.order), None
-
-
 def _setup_double_context(ctx, inputs, output) -> None:
     gradient, volume, _, ctx.order = inputs
     ctx.save_for_backward(gradient, volume)
@@ -143,10 +140,15 @@ def _double_backward(ctx, second: torch.Tensor):
     return by_gradient, by_volume, None, None
 
 
-if native.loaded():
-    torch.library.register_fake("partnas::soft_argmax_3d", _fake)
-    torch.library.register_fake("partnas::soft_argmax_3d_backward", _fake_backward)
-    torch.library.register_autograd("partnas::soft_argmax_3d", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(
-        "partnas::soft_argmax_3d_backward", _double_backward, setup_context=_setup_double_context
-    )
+def _autograd(operators):
+    def backward(ctx, gradient: torch.Tensor, _):
+        volume, statistics = ctx.saved_tensors
+        return operators.soft_argmax_3d_backward(gradient, volume, statistics, ctx.order), None
+
+    return {
+        "soft_argmax_3d": (backward, _setup_context),
+        "soft_argmax_3d_backward": (_double_backward, _setup_double_context),
+    }
+
+
+register("soft_argmax_3d", {"soft_argmax_3d": _fake, "soft_argmax_3d_backward": _fake_backward}, _autograd)

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from partnas.ops import native
-from partnas.ops.backend import resolve
+from partnas.ops.backend import library
 from partnas.ops.maps import empty_map
+from partnas.ops.namespaces import register
 
 
 def upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
@@ -23,8 +24,9 @@ def upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
     """
     if factor not in (2, 4):
         raise ValueError(f"upsample: factor {factor} is neither 2 nor 4")
-    if resolve("upsample", x) == "native" and x.dtype != torch.float64:
-        return native.apply(torch.ops.partnas.upsample.default, x, factor)
+    operators = library("upsample", x)
+    if operators and x.dtype != torch.float64:
+        return native.apply(operators.upsample.default, x, factor)
     return reference(x, factor)
 
 
@@ -55,11 +57,11 @@ def _setup_context(ctx, inputs, output) -> None:
     _, ctx.factor = inputs
 
 
-def _backward(ctx, gradient: torch.Tensor):
-    return torch.ops.partnas.upsample_backward(gradient, ctx.factor), None
+def _autograd(operators):
+    def backward(ctx, gradient: torch.Tensor):
+        return operators.upsample_backward(gradient, ctx.factor), None
+
+    return {"upsample": (backward, _setup_context)}
 
 
-if native.loaded():
-    torch.library.register_fake("partnas::upsample", _fake)
-    torch.library.register_fake("partnas::upsample_backward", _fake_backward)
-    torch.library.register_autograd("partnas::upsample", _backward, setup_context=_setup_context)
+register("upsample", {"upsample": _fake, "upsample_backward": _fake_backward}, _autograd)

@@ -11,8 +11,11 @@ from native_cpu import INSTRUCTION_SETS, instruction_set
 
 import partnas
 from partnas.errors import PartnasError
-from partnas.ops import backend, native, use_backend
+from partnas.ops import backend, namespaces, native, use_backend
 from partnas.ops.backend import AVAILABLE, describe, resolve
+from partnas.ops.depthwise_bank import depthwise_bank
+from partnas.ops.norm_sum import norm_stats, norm_sum
+from partnas.ops.pointwise import pointwise
 
 CPU = torch.zeros(1)
 needs_native = pytest.mark.skipif(not native.loaded(), reason=native.note())
@@ -21,6 +24,8 @@ needs_native = pytest.mark.skipif(not native.loaded(), reason=native.note())
 @pytest.fixture(autouse=True)
 def no_choice_from_outside(monkeypatch):
     monkeypatch.delenv("PARTNAS_BACKEND", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(backend, "_told", set())
 
 
 @needs_native
@@ -35,25 +40,123 @@ class OnGpu:
     device = torch.device("cuda", 0)
 
 
+@pytest.fixture
+def machine(monkeypatch):
+    """What is there, as if: ``machine(available=..., native=..., cuda=..., triton=..., fits=...)``."""
+
+    def stands_for(available=("cpu", "cuda", "triton"), native_=True, cuda=True, triton=True, fits=True):
+        monkeypatch.setitem(AVAILABLE, "soft_argmax_3d", available)
+        monkeypatch.setattr(native, "_LOADED", native_)
+        monkeypatch.setattr(native, "_NOTE", "" if native_ else "native operators were not built")
+        monkeypatch.setattr(native, "_CUDA_LOADED", native_ and cuda)
+        monkeypatch.setattr(native, "_CUDA_NOTE", "" if cuda else "CUDA operators were not built")
+        monkeypatch.setattr(native, "cuda_architectures", lambda: "8.0;9.0" if native_ and cuda else "")
+        monkeypatch.setattr(native, "_architecture_note", lambda index: "" if fits else f"GPU {index} is of 12.0")
+        monkeypatch.setattr(namespaces, "triton_note", lambda: "" if triton else "triton is not installed")
+
+    return stands_for
+
+
 @pytest.mark.parametrize(
-    ("available", "loaded", "tensor", "chosen"),
+    ("there", "tensor", "chosen"),
     [
-        (("cpu",), True, CPU, "native"),
-        (("cpu",), False, CPU, "reference"),
-        ((), True, CPU, "reference"),
-        (("cuda", "triton"), True, CPU, "reference"),
-        (("cpu", "cuda", "triton"), True, OnGpu, "native"),
-        (("cpu", "cuda", "triton"), False, OnGpu, "triton"),
-        (("cpu", "triton"), True, OnGpu, "triton"),
-        (("cpu",), True, OnGpu, "reference"),
-        (("cpu", "cuda", "triton"), True, torch.zeros(1, device="meta"), "reference"),
+        ({}, CPU, "native"),
+        ({"native_": False}, CPU, "reference"),
+        ({"available": ()}, CPU, "reference"),
+        ({"available": ("cuda", "triton")}, CPU, "reference"),
+        ({}, OnGpu, "native"),
+        ({"cuda": False}, OnGpu, "triton"),
+        ({"native_": False}, OnGpu, "triton"),
+        ({"available": ("cpu", "triton")}, OnGpu, "triton"),
+        ({"available": ("cpu",)}, OnGpu, "reference"),
+        ({}, torch.zeros(1, device="meta"), "reference"),
     ],
 )
-def test_the_choice_by_device_and_by_what_is_there(monkeypatch, available, loaded, tensor, chosen):
-    monkeypatch.setitem(AVAILABLE, "soft_argmax_3d", available)
-    monkeypatch.setattr(native, "_LOADED", loaded)
-    monkeypatch.setattr(native, "_NOTE", "" if loaded else "native operators were not built")
+@pytest.mark.filterwarnings("error")
+def test_the_choice_by_device_and_by_what_is_there(machine, there, tensor, chosen):
+    machine(**there)
     assert resolve("soft_argmax_3d", tensor) == chosen
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen", "told"),
+    [
+        ({"fits": False}, "triton", "GPU 0 is of 12.0; triton operators serve"),
+        ({"fits": False, "triton": False}, "reference", "GPU 0 is of 12.0; triton is not installed; reference"),
+        ({"cuda": False, "triton": False}, "reference", "CUDA operators were not built; triton is not installed;"),
+        ({"available": ("triton",), "triton": False}, "reference", "partnas on cuda:0: triton is not installed;"),
+    ],
+)
+def test_what_is_missing_on_a_gpu_is_said_once(machine, there, chosen, told):
+    machine(**there)
+    with pytest.warns(RuntimeWarning, match=re.escape(told)) as caught:
+        assert [resolve("soft_argmax_3d", OnGpu) for _ in range(3)] == 3 * [chosen]
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "told"),
+    [
+        ({"fits": False}, "native", "'native' is not there for cuda tensors: GPU 0 is of 12.0"),
+        ({"cuda": False}, "native", "'native' is not there for cuda tensors: CUDA operators were not built"),
+        ({"triton": False}, "triton", "'triton' is not there for cuda tensors: triton is not installed"),
+    ],
+)
+def test_what_was_asked_for_on_a_gpu_and_is_missing_is_an_error(machine, there, asked, told):
+    machine(**there)
+    with use_backend(asked), pytest.raises(PartnasError, match=re.escape(told)):
+        resolve("soft_argmax_3d", OnGpu)
+
+
+def test_triton_runs_on_a_cpu_in_its_interpreter_and_only_where_it_is_asked_for(machine, monkeypatch):
+    machine()
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert resolve("soft_argmax_3d", CPU) == "native"
+    with use_backend("triton"):
+        assert resolve("soft_argmax_3d", CPU) == "triton"
+
+
+@pytest.mark.parametrize(
+    ("built", "serves", "does_not"),
+    [
+        ("7.5;8.0;9.0;10.0+PTX", [(7, 5), (8, 0), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0)], [(7, 0)]),
+        ("75;80;90;100", [(7, 5), (8, 6), (9, 0), (10, 3)], [(7, 0), (12, 0)]),
+        ("8.6", [(8, 6), (8, 9)], [(8, 0), (9, 0), (7, 5)]),
+        ("9.0a", [(9, 0)], [(8, 0), (10, 0)]),
+        ("8.0+PTX", [(8, 0), (9, 0), (12, 1)], [(7, 5)]),
+    ],
+)
+def test_which_gpus_an_architecture_serves(built, serves, does_not):
+    assert all(native.serves(built, *capability) for capability in serves)
+    assert not any(native.serves(built, *capability) for capability in does_not)
+
+
+META = torch.zeros(1, 4, 3, 3, device="meta")
+MAP, ONE = torch.zeros(1, 4, 3, 3), torch.zeros(4)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize(
+    ("operator", "call"),
+    [
+        ("pointwise", lambda: pointwise([MAP, META], torch.zeros(2, 4, 4))),
+        ("pointwise", lambda: pointwise([MAP], torch.zeros(1, 4, 4, device="meta"))),
+        ("pointwise", lambda: pointwise([MAP], torch.zeros(1, 4, 4), bias=torch.zeros(1, 4, device="meta"))),
+        ("pointwise", lambda: pointwise([MAP], torch.zeros(1, 4, 4), add=[META])),
+        ("depthwise_bank", lambda: depthwise_bank(MAP, [torch.zeros(4, 3, 3, device="meta")], dilations=[1])),
+        ("depthwise_bank", lambda: depthwise_bank(MAP, [torch.zeros(4, 3, 3)], dilations=[1], scale=ONE.to("meta"), shift=ONE)),
+        ("norm_sum", lambda: norm_stats([MAP, META])),
+        ("norm_sum", lambda: norm_sum([MAP], torch.zeros(1, 2, 4, device="meta"), torch.ones(1))),
+        ("norm_sum", lambda: norm_sum([MAP], torch.zeros(1, 2, 4), torch.ones(1), [META], torch.ones(1))),
+    ],
+)  # fmt: skip
+def test_tensors_on_several_devices_are_refused_in_one_line(operator, call, recorded):
+    with torch.set_grad_enabled(recorded), pytest.raises(PartnasError) as caught:
+        call()
+    assert (
+        str(caught.value) == f"{operator}: tensors are on cpu and on meta; move them to one device"
+        or str(caught.value) == f"{operator}: tensors are on meta and on cpu; move them to one device"
+    )
 
 
 def test_the_reference_can_always_be_asked_for(monkeypatch):
