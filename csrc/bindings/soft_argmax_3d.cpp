@@ -6,7 +6,7 @@
 #include <tuple>
 #include <vector>
 
-#include "common/tensor.h"
+#include "common/soft_argmax_3d.h"
 
 namespace partnas {
 namespace {
@@ -17,21 +17,13 @@ using torch::stable::parallel_for;
 constexpr int64_t max_segments = 8;
 constexpr int64_t segment_elements = 32768;
 
-enum class Layout { planes, channels_last };
+using Layout = VolumeLayout;
 
 struct Walk {
   Layout layout;
   Grid grid;
   int64_t batch_stride;
 };
-
-bool has_planes_layout(const Tensor& v) {
-  const bool rows = v.stride(4) == 1 || v.size(4) == 1;
-  const bool columns = v.stride(2) == 1 || v.size(2) == 1;
-  return rows && !(columns && v.size(2) > v.size(4));
-}
-
-bool has_channels_last_layout(const Tensor& v) { return v.stride(2) == 1 || v.size(2) == 1; }
 
 Walk walk(const Tensor& v, Layout layout) {
   Grid grid;
@@ -43,27 +35,11 @@ Walk walk(const Tensor& v, Layout layout) {
   return {layout, grid, v.stride(0)};
 }
 
-void check(const Tensor& volume, const std::vector<int64_t>& order) {
-  STD_TORCH_CHECK(volume.dim() == 5, "soft_argmax_3d: volume must be (B, P, D, H, W), got ", volume.dim(),
-                  " dimensions");
-  STD_TORCH_CHECK(volume.size(2) > 0 && volume.size(3) > 0 && volume.size(4) > 0,
-                  "soft_argmax_3d: depth, height and width must be at least 1");
-  for (const int64_t part : order)
-    STD_TORCH_CHECK(part >= 0 && part < volume.size(1), "soft_argmax_3d: order names part ", part, " of ",
-                    volume.size(1));
-}
-
 // The tensor in a layout that the kernels walk; a copy when its strides are neither.
 Tensor walkable(const Tensor& v, Layout& layout) {
-  if (has_planes_layout(v)) {
-    layout = Layout::planes;
-  } else if (has_channels_last_layout(v)) {
-    layout = Layout::channels_last;
-  } else {
-    layout = Layout::planes;
-    return contiguous_copy(v);
-  }
-  return v;
+  const auto found = layout_of(v);
+  layout = found.value_or(Layout::planes);
+  return found ? v : contiguous_copy(v);
 }
 
 // Runs job(sample, first part, parts, begin, end, segment) over everything: for planes one part at a time, for
@@ -117,7 +93,7 @@ void finish(const Partial* segments, int64_t count, Layout layout, T* xyz, T* st
 }
 
 std::tuple<Tensor, Tensor> soft_argmax_3d(Tensor input, std::vector<int64_t> order) {
-  check(input, order);
+  check_volume(input, order);
   const Storage storage = storage_of(input, "soft_argmax_3d");
   const ScalarType type = storage == Storage::float64 ? ScalarType::Double : ScalarType::Float;
   Layout layout;
@@ -179,25 +155,16 @@ PartGradient part_gradient(const double* g, const double* statistics, Layout lay
 }
 
 Tensor soft_argmax_3d_backward(Tensor gradient, Tensor input, Tensor statistics, std::vector<int64_t> order) {
-  check(input, order);
+  check_volume(input, order);
   const Storage storage = storage_of(input, "soft_argmax_3d_backward");
   Layout layout;
   const Tensor volume = walkable(input, layout);
   const Walk w = walk(volume, layout);
   const int64_t batch = volume.size(0), parts = volume.size(1), read = static_cast<int64_t>(order.size());
-  const int64_t depth = volume.size(2), height = volume.size(3), width = volume.size(4);
-  STD_TORCH_CHECK(gradient.dim() == 3 && gradient.size(0) == batch && gradient.size(1) == read && gradient.size(2) == 3,
-                  "soft_argmax_3d_backward: gradient must be (B, len(order), 3)");
-  STD_TORCH_CHECK(statistics.dim() == 3 && statistics.size(0) == batch && statistics.size(1) == read &&
-                      statistics.size(2) == 5,
-                  "soft_argmax_3d_backward: statistics must be (B, len(order), 5)");
+  check_backward(gradient, volume, statistics, read);
 
-  const std::vector<int64_t> sizes = {batch, parts, depth, height, width};
-  const std::vector<int64_t> strides =
-      layout == Layout::planes
-          ? contiguous_strides(sizes)
-          : std::vector<int64_t>{height * width * parts * depth, depth, 1, width * parts * depth, parts * depth};
-  Tensor output = empty_strided(sizes, strides, volume.scalar_type());
+  const std::vector<int64_t> sizes(volume.sizes().begin(), volume.sizes().end());
+  Tensor output = empty_strided(sizes, volume_strides(sizes, layout), volume.scalar_type());
   if (output.numel() == 0) return output;
   advise_huge_pages(output);
 
