@@ -67,6 +67,7 @@ class SearchConfig(JobConfig):
     activation_dtype: Literal["float32", "bfloat16"] = pydantic.Field(
         "float32", description="what the supernet's maps are stored in"
     )
+    cuda_graph: bool = pydantic.Field(True, description="record steps as CUDA graphs on a GPU, where that works")
     alpha_epoch: int = pydantic.Field(8, ge=1, description="the first epoch that updates the alphas")
     alpha_learning_rate: float = pydantic.Field(8e-4, gt=0)
     alpha_weight_decay: float = pydantic.Field(3e-4, ge=0)
