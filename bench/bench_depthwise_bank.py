@@ -1,6 +1,6 @@
 """depthwise_bank against the same convolutions one by one, in channels-last and in NCHW.
 
-``python bench/bench_depthwise_bank.py [--threads 2] [--rounds 21] [--only NAME] [--csv FILE]``
+``python bench/bench_depthwise_bank.py [--device cuda] [--threads 2] [--rounds 21] [--only NAME] [--compile] [--csv FILE]``
 
 Each case is a source of the supernet with all depthwise filters of its outgoing edges.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timing import Case, main
+from timing import LAYOUTS, TOLERANCES, Case, main, name_of
 
 from partnas.ops.depthwise_bank import depthwise_bank
 
@@ -21,16 +21,13 @@ class Source(NamedTuple):
     side: int
     stride: int
     edges: int
-    batch: int = 4
     kinds: tuple = KINDS
     norm: bool = False
-    dtype: torch.dtype = torch.float32
 
 
 CASES = {
     "16 ch, 128², 1 edge": Source(16, 128, 1, 1),
     "16 ch, 128², 4 edges": Source(16, 128, 1, 4),
-    "16 ch, 128², 4 edges, bfloat16": Source(16, 128, 1, 4, dtype=torch.bfloat16),
     "16 ch, 128², norm + one 5x5": Source(16, 128, 1, 1, kinds=((5, 1),), norm=True),
     "64 ch, 64², 4 edges": Source(64, 64, 1, 4),
     "128 ch, 32², stride 2, 4 edges": Source(128, 32, 2, 4),
@@ -38,38 +35,37 @@ CASES = {
     "512 ch, 4², 4 edges": Source(512, 4, 1, 4),
 }
 
+BOTH_DTYPES = "16 ch, 128², 4 edges"
+"""The case that is run in bfloat16 as well, whatever the command line says."""
+
 
 class Work:
-    def __init__(self, case: Source):
-        self.case = case
+    def __init__(self, case: Source, batch: int, dtype: torch.dtype, device: torch.device, compiled: bool):
+        self.case, self.dtype = case, dtype
         self.bank = [kind for kind in case.kinds for _ in range(case.edges)]
-        x = torch.randn(case.batch, case.channels, case.side, case.side)
-        self.layouts = {}
-        for name, layout in (("channels-last", torch.channels_last), ("NCHW", torch.contiguous_format)):
-            source = x.to(case.dtype).contiguous(memory_format=layout).requires_grad_()
-            weights = [torch.empty(case.channels, k, k) for k, _ in self.bank]
-            generator = torch.Generator().manual_seed(0)
-            for weight in weights:
-                weight.uniform_(-1, 1, generator=generator).requires_grad_()
-            side = -(-case.side // case.stride)
-            gradients = [
-                torch.randn(case.batch, case.channels, side, side, generator=generator)
-                .to(case.dtype)
-                .contiguous(memory_format=layout)
-                for _ in self.bank
-            ]
-            self.layouts[name] = source, weights, gradients
-        mean, variance = x.to(case.dtype).float().mean((0, 2, 3)), x.to(case.dtype).float().var((0, 2, 3), correction=0)
-        self.statistics = torch.stack([mean, variance]) if case.norm else None
+        self.compiled = torch.compile(self.darts, dynamic=False) if compiled else None
+        generator = torch.Generator().manual_seed(0)
+        side = -(-case.side // case.stride)
+        x = torch.randn(batch, case.channels, case.side, case.side).to(device, dtype)
+        weights = [torch.empty(case.channels, k, k).uniform_(-1, 1, generator=generator) for k, _ in self.bank]
+        gradients = [torch.randn(batch, case.channels, side, side, generator=generator) for _ in self.bank]
+        self.layouts = {
+            name: (
+                x.contiguous(memory_format=memory).requires_grad_(),
+                [weight.to(device).requires_grad_() for weight in weights],
+                [g.to(device, dtype).contiguous(memory_format=memory) for g in gradients],
+            )
+            for name, memory in LAYOUTS.items()
+        }
+        found = [x.double().mean((0, 2, 3)), x.double().var((0, 2, 3), correction=0)]
+        self.statistics = torch.stack(found).float() if case.norm else None
 
-    def ours(self, layout):
-        x, weights, _ = self.layouts[layout]
+    def ours(self, x, weights):
         dilations = [dilation for _, dilation in self.bank]
         return depthwise_bank(x, weights, dilations=dilations, stride=self.case.stride, statistics=self.statistics)
 
-    def peer(self, layout):
+    def darts(self, x, weights):
         """As DARTS runs it: batch norm where there is one, then for each filter ReLU and convolution."""
-        x, weights, _ = self.layouts[layout]
         if self.case.norm:
             x = F.batch_norm(x, None, None, training=True)
         maps = []
@@ -80,36 +76,52 @@ class Work:
         return maps
 
     def contestants(self):
-        return {
-            "channels-last": (self.peer, "channels-last"),
-            "NCHW": (self.peer, "NCHW"),
+        found = {
+            "channels-last": (self.darts, "channels-last"),
+            "NCHW": (self.darts, "NCHW"),
             "ours": (self.ours, "channels-last"),
         }
+        return found if self.compiled is None else {**found, "compiled": (self.compiled, "channels-last")}
 
     def forward(self, function, layout):
+        x, weights, _ = self.layouts[layout]
         with torch.no_grad():
-            return function(layout)
+            return function(x, weights)
 
     def both(self, function, layout):
         x, weights, gradients = self.layouts[layout]
-        return torch.autograd.grad(function(layout), [x, *weights], gradients)
+        return torch.autograd.grad(function(x, weights), [x, *weights], gradients)
+
+    def truth(self, backward):
+        x, weights, gradients = self.layouts["NCHW"]
+        leaves = [t.detach().double().requires_grad_() for t in (x, *weights)]
+        maps = self.darts(leaves[0], leaves[1:])
+        return torch.autograd.grad(maps, leaves, [g.double() for g in gradients]) if backward else maps
 
     def bytes(self, backward):
         x, _, gradients = self.layouts["channels-last"]
-        source = x.numel() * x.element_size()
-        maps = sum(gradient.numel() * gradient.element_size() for gradient in gradients)
-        forward = source + 2 * maps
-        return forward + (maps + 3 * source if backward else 0)
+        source, maps = x.nbytes, sum(gradient.nbytes for gradient in gradients)
+        return (2 * source + maps, source + maps) if backward else (source, maps)
 
 
 def cases(options):
     for name, case in CASES.items():
-        work = Work(case)
-        for label, step, is_backward in (("forward", work.forward, False), ("forward + backward", work.both, True)):
-            contestants = {who: (lambda s=step, c=c: s(*c)) for who, c in work.contestants().items()}
-            # The peers' own error grows with the sums, so the measure is the largest value.
-            tolerance = 2e-2 if case.dtype == torch.bfloat16 else 2e-5
-            yield Case(f"{name}, {label}", contestants, work.bytes(is_backward), tolerance)
+        dtypes = options.dtypes
+        if name == BOTH_DTYPES and torch.bfloat16 not in dtypes:
+            dtypes = [*dtypes, torch.bfloat16]
+        for dtype in dtypes:
+            if options.only not in f"{name}, {name_of(dtype)}, forward + backward":
+                continue
+            work = Work(case, options.batch, dtype, options.device, options.compile)
+            for label, step, is_backward in (("forward", work.forward, False), ("forward + backward", work.both, True)):
+                yield Case(
+                    f"{name}, {name_of(dtype)}, {label}",
+                    {who: (lambda s=step, c=c: s(*c)) for who, c in work.contestants().items()},
+                    *work.bytes(is_backward),
+                    # The peers' own error grows with the sums, so the measure is the largest value.
+                    TOLERANCES[dtype],
+                    lambda w=work, b=is_backward: w.truth(b),
+                )
 
 
 if __name__ == "__main__":

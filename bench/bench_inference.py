@@ -1,24 +1,25 @@
 """Inference of a derived network and of ResNet-50 PoseNet: ours fused, plain PyTorch, compiled, and in ONNX Runtime.
 
-``python bench/bench_inference.py [--threads 2] [--rounds 9] [--preset small] [--genotype FILE] [--only NAME] [--csv FILE]``
+``python bench/bench_inference.py [--device cuda] [--threads 2] [--rounds 9] [--preset small] [--genotype FILE] [--only NAME] [--csv FILE]``
 
 ONNX Runtime takes part where ``onnxruntime`` and ``onnx`` are installed. Told beside each network: its multiply-adds, and
 the time that they take at the speed of a large matrix product.
 """
 
+import copy
 import io
+from pathlib import Path
 
 import torch
 from plain_derived import plain_cells
-from timing import Case, interleaved, main
+from timing import Case, clock_of, interleaved, main, name_of
 
-from partnas import flops
-from partnas.config import load_config
 from partnas.genotype import Genotype
-from partnas.networks import build
-from partnas.nn import PartNet
+from partnas.nn import PartNet, PoseResNet50
 from partnas.nn.layout import cell_layouts
-from partnas.train import load_genotype
+from partnas.presets import space_of
+
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def seen(net):
@@ -61,63 +62,91 @@ def onnx_session(plain, x, threads):
     return lambda: torch.from_numpy(session.run(None, {"image": image})[0])
 
 
-def contestants_for(net, x, threads):
+def without_gradients(function):
+    def run():
+        with torch.inference_mode():
+            return function()
+
+    return run
+
+
+def contestants_for(net, x, options):
     """Heatmaps of one network by everything that can compute them. The soft-argmax is left out: what ONNX makes of it
     would be timed against an operator of ours."""
     plain, last = Plain(net).eval(), x.contiguous(memory_format=torch.channels_last)
-    compiled = torch.compile(plain)
     fused = net.fuse() if isinstance(net, PartNet) else net
-
-    def without_gradients(function):
-        def run():
-            with torch.inference_mode():
-                return function()
-
-        return run
 
     found = {
         "NCHW": without_gradients(lambda: plain(x)),
         "channels-last": without_gradients(lambda: plain(last)),
-        "compiled": without_gradients(lambda: compiled(last)),
-        "ONNX Runtime": onnx_session(plain, x, threads),
+        "ONNX Runtime": onnx_session(plain, x, options.threads) if x.device.type == "cpu" else None,
         "ours": without_gradients(lambda: fused.heatmaps(last)),
     }
+    if options.compile:
+        compiled = torch.compile(plain, dynamic=False)
+        found["compiled"] = without_gradients(lambda: compiled(last))
     return {name: function for name, function in found.items() if function is not None}
 
 
-def product_rate():
+def product_rate(device, dtype):
     """Multiply-adds a second of a large product."""
-    a = torch.randn(2048, 2048)
-    return 2048**3 / interleaved({"mm": lambda: a @ a}, 5)["mm"].median
+    a = torch.randn(2048, 2048, device=device).to(dtype)
+    return 2048**3 / interleaved({"mm": lambda: a @ a}, 5, clock_of(device))["mm"].median
+
+
+def multiply_adds(net, input_size):
+    """Of one image, or None where fvcore, which counts them, is missing."""
+    try:
+        from partnas.flops import count
+    except ImportError:
+        return None
+    return count(net, input_size)["flops"]["exact"]
+
+
+def loaded_genotype(path):
+    path = Path(path)
+    return Genotype.load(path / "genotype.json" if path.is_dir() else path)
 
 
 def cases(options):
-    space = load_config("train", options.preset).space()
+    space, device = space_of("train", options.preset), options.device
     torch.manual_seed(0)
-    genotype = load_genotype(options.genotype) if options.genotype else Genotype.random(space)
-    specs = {
-        f"{options.preset} PartNet": {"kind": "partnet", "space": space.to_dict(), "genotype": genotype.to_dict()},
-        "ResNet-50": {"kind": "resnet50", "space": space.replace(reductions=5).to_dict()},
+    genotype = loaded_genotype(options.genotype) if options.genotype else Genotype.random(space)
+    networks = {
+        f"{options.preset} PartNet": lambda: PartNet(genotype, space),
+        "ResNet-50": lambda: PoseResNet50(space.replace(reductions=5)),
     }
-    rate = product_rate()
-    for label, spec in specs.items():
-        for batch in (1, 8):
-            name = f"{label}, batch {batch}, {space.input_size}x{space.input_size}"
-            if options.only not in name:
-                continue
-            net = seen(build(spec))
-            count = flops.count(net, space.input_size)["flops"]["exact"]
-            x = torch.randn(batch, 3, space.input_size, space.input_size)
-            print(
-                f"{name}: {count / 1e9:.2f} G multiply-adds an image, {count * batch / rate * 1e3:.1f} ms at the product's speed"
-            )
-            yield Case(name, contestants_for(net, x, options.threads), tolerance=1e-3)
+    for label, build in networks.items():
+        for dtype in options.dtypes:
+            rate = product_rate(device, dtype)
+            for batch in (1, 8) if device.type == "cpu" else (1, 8, 64):
+                name = f"{label}, batch {batch}, {space.input_size}x{space.input_size}"
+                name += "" if dtype == torch.float32 else f", {name_of(dtype)}"
+                if options.only not in name:
+                    continue
+                net = seen(build())
+                count = multiply_adds(net, space.input_size)
+                net = net.to(device, dtype)
+                x = torch.randn(batch, 3, space.input_size, space.input_size, device=device).to(dtype)
+                if count:
+                    print(
+                        f"{name}: {count / 1e9:.2f} G multiply-adds an image, {count * batch / rate * 1e3:.1f} ms at the "
+                        "product's speed"
+                    )
+                exact, wide = Plain(copy.deepcopy(net).double()).eval(), x.double()
+                yield Case(
+                    name,
+                    contestants_for(net, x, options),
+                    tolerance=TOLERANCES[dtype],
+                    truth=without_gradients(lambda exact=exact, wide=wide: exact(wide)),
+                    graphed=("ours", "channels-last"),
+                )
 
 
 def add_options(parser):
     parser.add_argument("--preset", default="small")
     parser.add_argument("--genotype", help="genotype.json or the folder of a search; a random one where left out")
-    parser.set_defaults(rounds=9)
+    parser.set_defaults(rounds=9, compile=True)
 
 
 if __name__ == "__main__":

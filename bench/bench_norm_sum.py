@@ -1,16 +1,16 @@
 """norm_stats and norm_sum against batch norm of each map and a weighted sum, as DARTS runs it.
 
-``python bench/bench_norm_sum.py [--threads 2] [--rounds 21] [--only NAME] [--csv FILE]``
+``python bench/bench_norm_sum.py [--device cuda] [--threads 2] [--rounds 21] [--only NAME] [--compile] [--csv FILE]``
 """
 
 import torch
 import torch.nn.functional as F
-from timing import Case, main
+from timing import LAYOUTS, TOLERANCES, Case, main, name_of
 
 from partnas.ops.norm_sum import norm_stats, norm_sum
 
 NODES = ((12, 16, 128), (24, 16, 128), (12, 288, 32))
-"""Maps that enter a node, their channels and side; batch 4."""
+"""Maps that enter a node, their channels and side."""
 
 
 def ours(maps, weights):
@@ -18,7 +18,8 @@ def ours(maps, weights):
 
 
 def plain(maps, weights):
-    return sum(w * F.batch_norm(z, None, None, training=True) for w, z in zip(weights, maps, strict=True))
+    total = sum(w * F.batch_norm(z, None, None, training=True) for w, z in zip(weights, maps, strict=True))
+    return total.to(maps[0].dtype)
 
 
 def forward(function, maps, weights, _):
@@ -31,35 +32,45 @@ def both(function, maps, weights, gradient):
 
 
 def cases(options):
-    for count, channels, side in NODES:
-        values = [torch.randn(4, channels, side, side) for _ in range(count)]
-        maps = {
-            layout: [z.contiguous(memory_format=layout).requires_grad_() for z in values]
-            for layout in (torch.contiguous_format, torch.channels_last)
-        }
-        weights = torch.softmax(torch.randn(count), 0).requires_grad_()
-        gradient = torch.randn(4, channels, side, side)
-        wide = (
-            [z.double().requires_grad_() for z in values],
-            weights.detach().double().requires_grad_(),
-            gradient.double(),
-        )
-        size = gradient.numel() * gradient.element_size()
-        for step, moved in ((forward, (2 * count + 2) * size), (both, (6 * count + 4) * size)):
-            arguments = {name: (maps[layout], weights, gradient.contiguous(memory_format=layout)) for name, layout in (
-                ("NCHW", torch.contiguous_format), ("channels-last", torch.channels_last)
-            )}  # fmt: skip
-            yield Case(
-                f"{count} maps 4x{channels}x{side}x{side} float32, {'forward' if step is forward else 'forward + backward'}",
-                {
-                    "channels-last": lambda s=step, a=arguments["channels-last"]: s(plain, *a),
-                    "NCHW": lambda s=step, a=arguments["NCHW"]: s(plain, *a),
-                    "ours": lambda s=step, a=arguments["channels-last"]: s(ours, *a),
-                },
-                moved,
-                2e-5,
-                lambda s=step, w=wide: s(plain, *w),
+    batch = options.batch
+    compiled = torch.compile(plain, dynamic=False) if options.compile else None
+    for dtype in options.dtypes:
+        for count, channels, side in NODES:
+            shape = (batch, channels, side, side)
+            values = [torch.randn(shape, device=options.device).to(dtype) for _ in range(count)]
+            gradient = torch.randn(shape, device=options.device).to(dtype)
+            weights = torch.softmax(torch.randn(count, device=options.device), 0).requires_grad_()
+            given = {
+                layout: (
+                    [z.contiguous(memory_format=memory).requires_grad_() for z in values],
+                    weights,
+                    gradient.contiguous(memory_format=memory),
+                )
+                for layout, memory in LAYOUTS.items()
+            }
+            wide = (
+                [z.double().requires_grad_() for z in values],
+                weights.detach().double().requires_grad_(),
+                gradient.double(),
             )
+            size = gradient.nbytes
+            for step, reads, writes in ((forward, 2 * count, 1), (both, 4 * count + 2, 1 + count)):
+                contestants = {
+                    "channels-last": lambda s=step, a=given["channels-last"]: s(plain, *a),
+                    "NCHW": lambda s=step, a=given["NCHW"]: s(plain, *a),
+                    "ours": lambda s=step, a=given["channels-last"]: s(ours, *a),
+                }
+                if compiled is not None:
+                    contestants["compiled"] = lambda s=step, a=given["channels-last"]: s(compiled, *a)
+                yield Case(
+                    f"{count} maps {batch}x{channels}x{side}x{side} {name_of(dtype)}, "
+                    f"{'forward' if step is forward else 'forward + backward'}",
+                    contestants,
+                    reads * size,
+                    writes * size,
+                    TOLERANCES[dtype],
+                    lambda s=step, w=wide: s(plain, *w),
+                )
 
 
 if __name__ == "__main__":

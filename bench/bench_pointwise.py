@@ -1,22 +1,20 @@
 """pointwise against the library: a product for each map, one batched product of all, and a 1x1 convolution for each.
 
-``python bench/bench_pointwise.py [--threads 2] [--rounds 21] [--only NAME] [--csv FILE]``
+``python bench/bench_pointwise.py [--device cuda] [--threads 2] [--rounds 21] [--only NAME] [--compile] [--csv FILE]``
 """
 
 import torch
 import torch.nn.functional as F
-from timing import Case, main
+from timing import TOLERANCES, Case, main, name_of
 
 from partnas.ops.pointwise import pointwise
 
-COUNT, BATCH = 16, 4
+COUNT = 16
 CASES = (
     (8, 128), (8, 64), (16, 128), (16, 64), (32, 64), (64, 32), (128, 32), (128, 16),
     (8, 64, torch.bfloat16), (32, 64, torch.bfloat16), (8, 64, torch.float16), (32, 64, torch.float16),
 )  # fmt: skip
-"""Channels, side of the maps, dtype."""
-
-TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+"""Channels, side of the maps, dtype: float32, and those of the command line, where left out."""
 
 
 def products(maps, weight):
@@ -49,33 +47,47 @@ def both(function, maps, weight, gradients):
 
 
 def cases(options):
-    for channels, side, dtype in ((*case, torch.float32)[:3] for case in CASES):
-        shape = (BATCH, channels, side, side)
+    compiled = torch.compile(convolutions, dynamic=False) if options.compile else None
+    batch = options.batch
+    for channels, side, dtype in _chosen(options):
+        shape = (batch, channels, side, side)
         maps, gradients = (
-            [torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(COUNT)]
+            [
+                torch.randn(shape, device=options.device).to(dtype).contiguous(memory_format=torch.channels_last)
+                for _ in range(COUNT)
+            ]
             for _ in range(2)
         )
         maps = [x.requires_grad_() for x in maps]
-        weight = torch.randn(COUNT, channels, channels).to(dtype).requires_grad_()
+        weight = torch.randn(COUNT, channels, channels, device=options.device).to(dtype).requires_grad_()
         wide = (
             [x.detach().double().requires_grad_() for x in maps],
             weight.detach().double().requires_grad_(),
             [g.double() for g in gradients],
         )
-        size = COUNT * maps[0].numel() * maps[0].element_size()
-        for step, moved in ((forward, 3 * size), (both, 7 * size)):
+        size = COUNT * maps[0].nbytes
+        for step, reads, writes in ((forward, size, size), (both, 3 * size, 2 * size)):
             peers = {"products": products, "batched": batched, "convolutions": convolutions, "ours": pointwise}
+            if compiled is not None:
+                peers["compiled"] = compiled
             yield Case(
-                f"{COUNT} maps {BATCH}x{channels}x{side}x{side} {str(dtype).removeprefix('torch.')}, "
+                f"{COUNT} maps {batch}x{channels}x{side}x{side} {name_of(dtype)}, "
                 f"{'forward' if step is forward else 'forward + backward'}",
                 {
                     name: lambda s=step, f=function, a=(maps, weight, gradients): s(f, *a)
                     for name, function in peers.items()
                 },
-                moved,
-                TOLERANCE[dtype],
+                reads,
+                writes,
+                TOLERANCES[dtype],
                 lambda s=step, w=wide: s(convolutions, *w),
             )
+
+
+def _chosen(options):
+    for channels, side, *dtype in CASES:
+        for each in dtype or options.dtypes:
+            yield channels, side, each
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """pool_pair against the two pools and their batch statistics, one by one.
 
-``python bench/bench_pool_pair.py [--threads 2] [--rounds 21] [--only NAME] [--csv FILE]``
+``python bench/bench_pool_pair.py [--device cuda] [--threads 2] [--rounds 21] [--only NAME] [--compile] [--csv FILE]``
 """
 
 import torch
-from timing import Case, main
+from timing import LAYOUTS, TOLERANCES, Case, main, name_of
 
 from partnas.ops.norm_sum import reference_stats
 from partnas.ops.pool_pair import pool_pair, reference
 
 SOURCES = ((16, 128, 1), (64, 64, 2), (288, 32, 1))
-"""Channels, side and stride of a source; batch 4."""
+"""Channels, side and stride of a source."""
 
 
 def plain(x, stride):
@@ -30,29 +30,43 @@ def both(function, x, stride, gradients):
 
 
 def cases(options):
-    for channels, side, stride in SOURCES:
-        value = torch.randn(4, channels, side, side)
-        gradients = [torch.randn(4, channels, side // stride, side // stride) for _ in range(2)]
-        layouts = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
-        given = {
-            name: (
-                value.contiguous(memory_format=layout).requires_grad_(),
-                stride,
-                [g.contiguous(memory_format=layout) for g in gradients],
-            )
-            for name, layout in layouts.items()
-        }
-        source, maps = value.numel() * 4, gradients[0].numel() * 4
-        for step, moved in ((forward, source + 4 * maps), (both, 4 * source + 6 * maps)):
-            yield Case(
-                f"4x{channels}x{side}x{side}, stride {stride}, {'forward' if step is forward else 'forward + backward'}",
-                {
+    batch = options.batch
+    compiled = torch.compile(plain, dynamic=False) if options.compile else None
+    for dtype in options.dtypes:
+        for channels, side, stride in SOURCES:
+            value = torch.randn(batch, channels, side, side, device=options.device).to(dtype)
+            small = side // stride
+            gradients = [torch.randn(batch, channels, small, small, device=options.device).to(dtype) for _ in range(2)]
+            given = {
+                name: (
+                    value.contiguous(memory_format=memory).requires_grad_(),
+                    stride,
+                    [g.contiguous(memory_format=memory) for g in gradients],
+                )
+                for name, memory in LAYOUTS.items()
+            }
+            wide = (value.double().requires_grad_(), stride, [g.double() for g in gradients])
+            source, pooled = value.nbytes, gradients[0].nbytes
+            for step, reads, writes in (
+                (forward, source, 2 * pooled),
+                (both, 2 * source + 2 * pooled, 2 * pooled + source),
+            ):
+                contestants = {
                     "channels-last": lambda s=step, a=given["channels-last"]: s(plain, *a),
                     "NCHW": lambda s=step, a=given["NCHW"]: s(plain, *a),
                     "ours": lambda s=step, a=given["channels-last"]: s(pool_pair, *a),
-                },
-                moved,
-            )
+                }
+                if compiled is not None:
+                    contestants["compiled"] = lambda s=step, a=given["channels-last"]: s(compiled, *a)
+                yield Case(
+                    f"{batch}x{channels}x{side}x{side} {name_of(dtype)}, stride {stride}, "
+                    f"{'forward' if step is forward else 'forward + backward'}",
+                    contestants,
+                    reads,
+                    writes,
+                    TOLERANCES[dtype],
+                    lambda s=step, w=wide: s(plain, *w),
+                )
 
 
 if __name__ == "__main__":

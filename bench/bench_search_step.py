@@ -1,6 +1,7 @@
 """Steps of the search on the whole supernet, against plain DARTS: NCHW, channels-last and compiled cell by cell.
 
-``python bench/bench_search_step.py [--threads 2] [--rounds 5] [--batch 4] [--preset search] [--only NAME] [--csv FILE]``
+``python bench/bench_search_step.py [--device cuda] [--threads 2] [--rounds 5] [--batch 4] [--preset search] [--only NAME]
+[--no-compile] [--graph] [--csv FILE]``
 
 The weight step is forward and backward without gradients of the alphas, the alpha step one without gradients of the
 weights; neither has an optimizer in it. ``--memory`` tells what autograd keeps for backward instead.
@@ -12,12 +13,12 @@ import time
 import torch
 from live import live_bytes
 from plain_darts import PlainSupernet, copy_weights, products, weight_pairs
-from timing import Case, main
+from timing import LAYOUTS, Case, main, name_of, options_from
 
 from partnas.architect import frozen
-from partnas.config import load_config
 from partnas.nn.layout import cell_layouts
 from partnas.nn.supernet import Supernet
+from partnas.presets import space_of
 
 VARIANTS = {
     "none": {"recompute": "none"},
@@ -28,9 +29,9 @@ VARIANTS = {
 }
 
 
-def supernet(space, **options):
+def supernet(space, device, **options):
     torch.manual_seed(0)
-    return Supernet(space, **options)
+    return Supernet(space, **options).to(device)
 
 
 def our_step(net, x, gradient, which):
@@ -47,22 +48,25 @@ def our_step(net, x, gradient, which):
 
 
 class Peer:
-    """The plain network with the weights of ours. Its results come in our order."""
+    """The plain network with the weights of ours, in bfloat16 under autocast. Its results come in our order."""
 
     def __init__(self, net, x, gradient, which, memory, dtype=torch.float32, compiled=False):
-        self.plain = PlainSupernet(net.space, cell_layouts(net.space))
+        is_truth = dtype == torch.float64
+        self.plain = PlainSupernet(net.space, cell_layouts(net.space), checkpointed=is_truth).to(x.device)
         with torch.no_grad():
             self.plain.stem[0].weight.copy_(net.stem[0].weight)
         for ours, theirs in zip(net.cells, self.plain.cells, strict=True):
             copy_weights(ours, theirs)
-        self.plain.to(dtype).to(memory_format=memory)
+        kept = torch.float64 if is_truth else torch.float32
+        self.autocast = torch.autocast(x.device.type, dtype, enabled=dtype not in (torch.float32, torch.float64))
+        self.plain.to(kept).to(memory_format=memory)
         self.weights = list(self.plain.parameters())
-        self.alphas = {k: a.detach().clone().to(dtype).requires_grad_() for k, a in net.alphas.items()}
-        self.x, self.gradient, self.which = x.to(dtype).to(memory_format=memory), gradient.to(dtype), which
+        self.alphas = {k: a.detach().clone().to(kept).requires_grad_() for k, a in net.alphas.items()}
+        self.x, self.gradient, self.which = x.to(kept).to(memory_format=memory), gradient.to(kept), which
         self.net = net
         if compiled:
             for cell in self.plain.cells:
-                cell.compile()
+                cell.compile(dynamic=False)
             began = time.perf_counter()
             self()
             print(f"compiled cell by cell in {time.perf_counter() - began:.0f} s ({which})")
@@ -71,7 +75,8 @@ class Peer:
         alphas = list(self.alphas.values())
         wanted, still = (self.weights, alphas) if self.which == "weights" else (alphas, self.weights)
         with frozen(still):
-            output = self.plain(self.x, self.alphas)
+            with self.autocast:
+                output = self.plain(self.x, self.alphas)
             found = torch.autograd.grad(output, wanted, self.gradient)
         if self.which == "alphas":
             return [output.detach(), *found]
@@ -85,35 +90,40 @@ class Peer:
 
 
 def cases(options: argparse.Namespace):
-    space = load_config("search", options.preset).space()
-    x = torch.randn(options.batch, 3, space.input_size, space.input_size).to(memory_format=torch.channels_last)
-    gradient = torch.randn(options.batch, space.parts, 3)
-    net = supernet(space)
-    sides = [int(space.input_size * layout.scale) for layout in cell_layouts(space)]
-    for which in ("weights", "alphas"):
-        name = f"{options.preset} supernet, {which} step, batch {options.batch}, {space.input_size}x{space.input_size}"
-        if options.only not in name:
-            continue
-        peers = {
-            "NCHW": Peer(net, x, gradient, which, torch.contiguous_format),
-            "channels-last": Peer(net, x, gradient, which, torch.channels_last),
-        }
-        if options.compile:
-            peers["compiled"] = Peer(net, x, gradient, which, torch.channels_last, compiled=True)
-        truth = Peer(net, x, gradient, which, torch.contiguous_format, torch.float64)
-        contestants = {**peers, "ours": our_step(net, x, gradient, which)}
-        yield Case(
-            name, contestants, 0, options.tolerance, truth, products(zip(net.cells, sides, strict=True), options.batch)
-        )
-        if options.variants:
-            for label, variant in VARIANTS.items():
-                if label == "light":
-                    continue
-                contestants = {
-                    "light": our_step(net, x, gradient, which),
-                    "ours": our_step(supernet(space, **variant), x, gradient, which),
-                }
-                yield Case(f"{name}, {label}", contestants, 0, 1.0)
+    space, device = space_of("search", options.preset), options.device
+    side = space.input_size
+    x = torch.randn(options.batch, 3, side, side, device=device).to(memory_format=torch.channels_last)
+    gradient = torch.randn(options.batch, space.parts, 3, device=device)
+    sides = [int(side * layout.scale) for layout in cell_layouts(space)]
+    for dtype in options.dtypes:
+        stored = {} if dtype == torch.float32 else {"activation_dtype": dtype}
+        net = supernet(space, device, **stored)
+        for which in ("weights", "alphas"):
+            name = f"{options.preset} supernet, {which} step, batch {options.batch}, {side}x{side}"
+            name += "" if dtype == torch.float32 else f", {name_of(dtype)}"
+            if options.only not in name:
+                continue
+            peers = {layout: Peer(net, x, gradient, which, memory, dtype) for layout, memory in LAYOUTS.items()}
+            if options.compile:
+                peers["compiled"] = Peer(net, x, gradient, which, torch.channels_last, dtype, compiled=True)
+            truth = Peer(net, x, gradient, which, torch.contiguous_format, torch.float64)
+            yield Case(
+                name,
+                {**peers, "ours": our_step(net, x, gradient, which)},
+                tolerance=options.tolerance * (1 if dtype == torch.float32 else 8),
+                truth=truth,
+                floor=products(zip(net.cells, sides, strict=True), options.batch, dtype),
+                graphed=("ours", "channels-last"),
+            )
+            if options.variants:
+                for label, variant in VARIANTS.items():
+                    if label == "light":
+                        continue
+                    contestants = {
+                        "light": our_step(net, x, gradient, which),
+                        "ours": our_step(supernet(space, device, **variant), x, gradient, which),
+                    }
+                    yield Case(f"{name}, {label}", contestants, tolerance=1.0)
 
 
 def kept_bytes(net, x):
@@ -123,27 +133,26 @@ def kept_bytes(net, x):
 
 
 def memory(options: argparse.Namespace) -> None:
-    space = load_config("search", options.preset).space()
-    x = torch.randn(options.batch, 3, space.input_size, space.input_size).to(memory_format=torch.channels_last)
+    space, side = space_of("search", options.preset), space_of("search", options.preset).input_size
+    x = torch.randn(options.batch, 3, side, side, device=options.device).to(memory_format=torch.channels_last)
     print(f"{options.preset} supernet, batch {options.batch}: kept for backward, MB an image")
     for label, variant in VARIANTS.items():
-        print(f"    {label:<18}{kept_bytes(supernet(space, **variant), x) / options.batch / 1e6:8.1f}", flush=True)
+        print(
+            f"    {label:<18}{kept_bytes(supernet(space, options.device, **variant), x) / options.batch / 1e6:8.1f}",
+            flush=True,
+        )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--preset", default="search")
     parser.add_argument("--tolerance", type=float, default=5e-2)
     parser.add_argument("--memory", action="store_true", help="tell what is kept, and time nothing")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave the compiled peer out")
     parser.add_argument("--variants", action="store_true", help="time the ways to recompute and bfloat16, too")
-    parser.set_defaults(rounds=5)
+    parser.set_defaults(rounds=5, compile=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    add_options(parser)
-    chosen, _ = parser.parse_known_args()
+    chosen = options_from(__doc__, add_options)
     if chosen.memory:
         memory(chosen)
     else:

@@ -2,16 +2,17 @@
 
 The truth is the reference in float64: in float32 the peers are themselves off by 1e-5.
 
-``python bench/bench_soft_argmax_3d.py [--threads 2] [--rounds 21] [--compile] [--csv FILE]``
+``python bench/bench_soft_argmax_3d.py [--device cuda] [--threads 2] [--rounds 21] [--compile] [--csv FILE]``
 """
 
 import torch
-from timing import Case, main
+from timing import LAYOUTS, Case, main, name_of
 
 from partnas.ops.soft_argmax_3d import reference, soft_argmax_3d
 
-SHAPE = (4, 18, 64, 64, 64)
-LAYOUTS = ("NCHW", "channels-last")
+PARTS = 18
+SIDE = 64
+TOLERANCES = {torch.float32: 3e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
 
 
 def as_laid_out(x, layout):
@@ -25,20 +26,21 @@ def as_laid_out(x, layout):
 
 def forward(function, x, _):
     with torch.no_grad():
-        return function(x, SHAPE[1])
+        return function(x, PARTS)
 
 
 def both(function, x, gradient):
-    return torch.autograd.grad(function(x, SHAPE[1]), x, gradient)
+    return torch.autograd.grad(function(x, PARTS), x, gradient)
 
 
 def cases(options):
-    compiled = torch.compile(reference) if options.compile else None
-    gradient = torch.randn(*SHAPE[:2], 3)
-    for dtype, tolerance in ((torch.float32, 3e-5), (torch.bfloat16, 4e-3)):
-        volume = (3 * torch.randn(SHAPE)).to(dtype)
-        size = volume.numel() * volume.element_size()
-        for step, moved in ((forward, size), (both, 4 * size)):
+    compiled = torch.compile(reference, dynamic=False) if options.compile else None
+    shape = (options.batch, PARTS, SIDE, SIDE, SIDE)
+    gradient = torch.randn(*shape[:2], 3, device=options.device)
+    for dtype in options.dtypes:
+        volume = (3 * torch.randn(shape, device=options.device)).to(dtype)
+        size = volume.nbytes
+        for step, reads, writes in ((forward, size, 0), (both, 2 * size, size)):
             for layout in LAYOUTS:
                 plain = volume.clone().requires_grad_()
                 x = as_laid_out(volume, layout).requires_grad_()
@@ -49,17 +51,14 @@ def cases(options):
                     peers["compiled"] = lambda x=x, s=step: s(compiled, x, gradient)
                 name = "forward" if step is forward else "forward + backward"
                 yield Case(
-                    f"{'x'.join(map(str, SHAPE))} {str(dtype)[6:]}, {layout}, {name}",
+                    f"{'x'.join(map(str, shape))} {name_of(dtype)}, {layout}, {name}",
                     {**peers, "ours": lambda x=x, s=step: s(soft_argmax_3d, x, gradient)},
-                    moved,
-                    tolerance,
+                    reads,
+                    writes,
+                    TOLERANCES[dtype],
                     lambda x=x, s=step: s(reference, x.detach().double().requires_grad_(), gradient.double()),
                 )
 
 
 if __name__ == "__main__":
-    main(
-        __doc__,
-        cases,
-        lambda parser: parser.add_argument("--compile", action="store_true", help="torch.compile as a peer too"),
-    )
+    main(__doc__, cases, lambda parser: parser.set_defaults(dtypes=["float32", "bfloat16"]))

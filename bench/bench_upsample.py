@@ -1,15 +1,15 @@
 """upsample against PyTorch's bilinear interpolation.
 
-``python bench/bench_upsample.py [--threads 2] [--rounds 21] [--only NAME] [--csv FILE]``
+``python bench/bench_upsample.py [--device cuda] [--threads 2] [--rounds 21] [--only NAME] [--compile] [--csv FILE]``
 """
 
 import torch
-from timing import Case, main
+from timing import LAYOUTS, TOLERANCES, Case, main, name_of
 
 from partnas.ops.upsample import reference, upsample
 
 SOURCES = ((288, 16, 2), (288, 8, 4), (128, 32, 2))
-"""Channels, side and factor; batch 4."""
+"""Channels, side and factor."""
 
 
 def forward(function, x, factor, _):
@@ -22,29 +22,39 @@ def both(function, x, factor, gradient):
 
 
 def cases(options):
-    for channels, side, factor in SOURCES:
-        value = torch.randn(4, channels, side, side)
-        gradient = torch.randn(4, channels, factor * side, factor * side)
-        layouts = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
-        given = {
-            name: (
-                value.contiguous(memory_format=layout).requires_grad_(),
-                factor,
-                gradient.contiguous(memory_format=layout),
-            )
-            for name, layout in layouts.items()
-        }
-        small, large = value.numel() * 4, gradient.numel() * 4
-        for step, moved in ((forward, small + 2 * large), (both, 3 * small + 3 * large)):
-            yield Case(
-                f"4x{channels}x{side}x{side}, factor {factor}, {'forward' if step is forward else 'forward + backward'}",
-                {
+    batch = options.batch
+    compiled = torch.compile(reference, dynamic=False) if options.compile else None
+    for dtype in options.dtypes:
+        for channels, side, factor in SOURCES:
+            value = torch.randn(batch, channels, side, side, device=options.device).to(dtype)
+            gradient = torch.randn(batch, channels, factor * side, factor * side, device=options.device).to(dtype)
+            given = {
+                name: (
+                    value.contiguous(memory_format=memory).requires_grad_(),
+                    factor,
+                    gradient.contiguous(memory_format=memory),
+                )
+                for name, memory in LAYOUTS.items()
+            }
+            wide = (value.double().requires_grad_(), factor, gradient.double())
+            small, large = value.nbytes, gradient.nbytes
+            for step, reads, writes in ((forward, small, large), (both, small + large, large + small)):
+                contestants = {
                     "channels-last": lambda s=step, a=given["channels-last"]: s(reference, *a),
                     "NCHW": lambda s=step, a=given["NCHW"]: s(reference, *a),
                     "ours": lambda s=step, a=given["channels-last"]: s(upsample, *a),
-                },
-                moved,
-            )
+                }
+                if compiled is not None:
+                    contestants["compiled"] = lambda s=step, a=given["channels-last"]: s(compiled, *a)
+                yield Case(
+                    f"{batch}x{channels}x{side}x{side} {name_of(dtype)}, factor {factor}, "
+                    f"{'forward' if step is forward else 'forward + backward'}",
+                    contestants,
+                    reads,
+                    writes,
+                    TOLERANCES[dtype],
+                    lambda s=step, w=wide: s(reference, *w),
+                )
 
 
 if __name__ == "__main__":

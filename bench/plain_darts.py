@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from partnas.nn.primitives import ReluConvNorm
 
@@ -141,11 +142,14 @@ def plain_cell(layout, operations) -> PlainCell:
 
 
 class PlainSupernet(nn.Module):
-    """Stem, cells, and a soft-argmax written out; alphas come from outside."""
+    """Stem, cells, and a soft-argmax written out; alphas come from outside.
 
-    def __init__(self, space, layouts):
+    With ``checkpointed`` backward forms anew what a cell computes, so that float64 fits into memory.
+    """
+
+    def __init__(self, space, layouts, checkpointed=False):
         super().__init__()
-        self.space = space
+        self.space, self.checkpointed = space, checkpointed
         self.stem = nn.Sequential(nn.Conv2d(3, 3 * space.channels, 3, padding=1, bias=False), norm(3 * space.channels))
         self.kinds = [layout.kind for layout in layouts]
         self.cells = nn.ModuleList(plain_cell(layout, space.operations) for layout in layouts)
@@ -153,7 +157,11 @@ class PlainSupernet(nn.Module):
     def heatmaps(self, x, alphas):
         older = newer = self.stem(x)
         for kind, cell in zip(self.kinds, self.cells, strict=True):
-            older, newer = newer, cell(older, newer, alphas[kind])
+            if self.checkpointed:
+                found = checkpoint(cell, older, newer, alphas[kind], use_reentrant=False, preserve_rng_state=False)
+            else:
+                found = cell(older, newer, alphas[kind])
+            older, newer = newer, found
         return newer
 
     def forward(self, x, alphas):
@@ -161,27 +169,31 @@ class PlainSupernet(nn.Module):
         batch, _, height, width = heatmaps.shape
         heads, depth = self.space.fusion_nodes, self.space.depth
         volume = heatmaps.view(batch, heads, -1, depth, height, width)  # [B, heads, slots, D, H, W]
+        axes = [torch.arange(side, device=x.device) for side in (width, height, depth)]
         found = {}
         for head, group in enumerate(self.space.part_groups()):
             for slot, part in enumerate(group):
                 likelihood = torch.softmax(volume[:, head, slot].flatten(1), 1).view(batch, depth, height, width)
                 found[part] = torch.stack([
-                    (likelihood.sum((1, 2)) * torch.arange(width)).sum(1),
-                    (likelihood.sum((1, 3)) * torch.arange(height)).sum(1),
-                    (likelihood.sum((2, 3)) * torch.arange(depth)).sum(1),
+                    (likelihood.sum((1, 2)) * axes[0]).sum(1),
+                    (likelihood.sum((1, 3)) * axes[1]).sum(1),
+                    (likelihood.sum((2, 3)) * axes[2]).sum(1),
                 ], 1)  # fmt: skip
         return torch.stack([found[part] for part in range(self.space.parts)], 1)
 
 
-def products(placed: Iterable[tuple[nn.Module, int]], batch: int) -> Callable[[], None]:
+def products(
+    placed: Iterable[tuple[nn.Module, int]], batch: int, dtype: torch.dtype = torch.float32
+) -> Callable[[], None]:
     """The matrix products of the mixed operations alone, of cells whose outputs have these sides: forward, and both
     gradients, batched, into memory in use."""
     jobs = []
     for cell, side in placed:
         for bank in cell.sources:
             count, channels = len(bank.pointwise) + len(bank.pointwise_second), bank.pointwise.shape[1]
-            rows = torch.randn(count, batch * side * side, channels)
-            jobs.append((rows, torch.randn(count, channels, channels), torch.empty_like(rows)))
+            options = {"dtype": dtype, "device": bank.pointwise.device}
+            rows = torch.randn(count, batch * side * side, channels, **options)
+            jobs.append((rows, torch.randn(count, channels, channels, **options), torch.empty_like(rows)))
 
     def run() -> None:
         for rows, weight, out in jobs:

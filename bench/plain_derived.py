@@ -74,5 +74,5 @@ def plain_cells(network, layouts, x):
 def plain_soft_argmax(volume):
     """``(B, D, H, W)`` logits to the expected x, y, z, ``(B, 3)``."""
     likelihood = torch.softmax(volume.flatten(1), 1).view(volume.shape)
-    z, y, x = torch.meshgrid(*(torch.arange(side) for side in volume.shape[1:]), indexing="ij")
+    z, y, x = torch.meshgrid(*(torch.arange(side, device=volume.device) for side in volume.shape[1:]), indexing="ij")
     return torch.stack([(likelihood * axis).sum((1, 2, 3)) for axis in (x, y, z)], 1)

@@ -61,6 +61,9 @@ def search(
     setting: Settings = None,
     data: Data = None,
     order: Annotated[str | None, typer.Option(help="first or second: the order of the architecture gradient.")] = None,
+    cuda_graph: Annotated[
+        bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Record steps as CUDA graphs on a GPU.")
+    ] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     seed: Seed = None,
@@ -75,6 +78,7 @@ def search(
 
     flags = {
         "order": order, "epochs": epochs, "batch_size": batch_size, "seed": seed, "threads": threads, "device": device,
+        "cuda_graph": cuda_graph,
     }  # fmt: skip
     genotype = run_search(job_config("search", preset, config, setting, data, **flags), out, resume, not quiet)
     finish(out, genotype.to_json())
@@ -255,6 +259,7 @@ def bench(
     name: Annotated[
         str | None, typer.Argument(help="An operator or job, such as soft_argmax_3d; all where left out.")
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Run the benchmarks of a source checkout; further options go to the benchmark."""
     import subprocess
@@ -266,7 +271,8 @@ def bench(
     if name is not None and name not in available:
         raise PartnasError(f"bench: {name!r} is not known; use one of {', '.join(available)}")
     for chosen in [name] if name else available:
-        code = subprocess.run([sys.executable, str(folder / f"bench_{chosen}.py"), *context.args]).returncode
+        command = [sys.executable, str(folder / f"bench_{chosen}.py"), "--device", device, *context.args]
+        code = subprocess.run(command).returncode
         if code:
             raise typer.Exit(code)
 

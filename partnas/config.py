@@ -8,6 +8,7 @@ import yaml
 
 from partnas.data.augmentation import Augmentation
 from partnas.errors import PartnasError
+from partnas.presets import PRESETS
 from partnas.space import SearchSpace
 
 
@@ -66,6 +67,7 @@ class SearchConfig(JobConfig):
     activation_dtype: Literal["float32", "bfloat16"] = pydantic.Field(
         "float32", description="what the supernet's maps are stored in"
     )
+    cuda_graph: bool = pydantic.Field(True, description="record steps as CUDA graphs on a GPU, where that works")
     alpha_epoch: int = pydantic.Field(8, ge=1, description="the first epoch that updates the alphas")
     alpha_learning_rate: float = pydantic.Field(8e-4, gt=0)
     alpha_weight_decay: float = pydantic.Field(3e-4, ge=0)
@@ -81,30 +83,6 @@ class TrainConfig(JobConfig):
     genotype: str | None = pydantic.Field(None, description="genotype.json or the folder of a search; not for resnet50")
     part_order: list[int] | None = pydantic.Field(None, description="order of the heatmaps (the paper's shuffle)")
     intermediate_supervision: bool = False
-
-
-MINI = {"input_size": 64, "depth": 16, "channels": 8, "cells": 8, "reductions": 4, "fusions": 2}
-EMBEDDED = {"train_stride": 1, "test_stride": 1, "cache": True}
-MILD = {"occlusion_probability": 0.0, "scale": 0.15}
-PAPER = {"input_size": 256, "depth": 64}
-
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "mini": {
-        "search": {
-            "network": MINI, "data": EMBEDDED, "epochs": 6, "steps_per_epoch": 10, "batch_size": 16,
-            "milestones": [4, 5], "alpha_epoch": 2, "alpha_learning_rate": 8e-3, "checkpoint_every": 20,
-            "augmentation": MILD,
-        },
-        "train": {
-            "network": MINI, "data": EMBEDDED, "epochs": 14, "batch_size": 16, "learning_rate": 4e-3,
-            "milestones": [12, 14], "checkpoint_every": 100, "augmentation": MILD,
-        },
-    },
-    "search": {"search": {"network": {"input_size": 128, "depth": 32}}, "train": {"network": {"input_size": 128, "depth": 32}}},
-    "small": {"search": {"network": {**PAPER, "cells": 10}}, "train": {"network": {**PAPER, "cells": 10}}},
-    "large": {"search": {"network": {**PAPER, "cells": 20}}, "train": {"network": {**PAPER, "cells": 20}}},
-}  # fmt: skip
-"""``mini``: the demo's, for a CPU. ``search``: the paper's search stage. ``small``, ``large``: the paper's S and L."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -52,7 +52,13 @@ class Batches:
                 world_size=self.world.size,
                 start=skipped,
             )
-            yield from DataLoader(self.dataset, self.local_batch, sampler=sampler, num_workers=self.workers)
+            yield from DataLoader(
+                self.dataset,
+                self.local_batch,
+                sampler=sampler,
+                num_workers=self.workers,
+                pin_memory=self.world.device.type == "cuda",
+            )
             epoch, skipped = epoch + 1, 0
 
     def next(self) -> Batch:
@@ -87,11 +93,6 @@ class Interrupt:
 def learning_rate_at(epoch: int, initial: float, milestones: list[int]) -> float:
     """The step schedule of the paper: divided by 10 at each milestone. ``epoch`` counts from 1."""
     return initial * 0.1 ** sum(epoch >= milestone for milestone in milestones)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = value
 
 
 class Meter:

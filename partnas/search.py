@@ -10,8 +10,9 @@ from partnas.architect import Architect, frozen
 from partnas.config import SearchConfig
 from partnas.distributed import World, join
 from partnas.genotype import Genotype
+from partnas.graph import GraphedStep, adam, restore_state, set_learning_rate, state_of
 from partnas.inference import mpjpe_of
-from partnas.loop import Batches, Job, learning_rate_at, run_job, set_learning_rate
+from partnas.loop import Batches, Job, learning_rate_at, run_job
 from partnas.loss import pose_loss
 from partnas.nn import Supernet
 from partnas.nn.synchronise import synchronise
@@ -34,14 +35,19 @@ class Search(Job):
         self.steps_per_epoch = max(config.steps_per_epoch or full_pass, 1)
         self.weights = list(self.network.weight_parameters())
         self.alphas = list(self.network.architecture_parameters())
-        self.weight_optimizer = torch.optim.Adam(self.weights, lr=config.learning_rate, fused=True)
-        self.alpha_optimizer = torch.optim.Adam(
+        self.weight_optimizer = adam(self.weights, world.device, config.learning_rate, fused=True)
+        self.alpha_optimizer = adam(
             self.alphas,
-            lr=config.alpha_learning_rate,
+            world.device,
+            config.alpha_learning_rate,
             betas=(0.5, 0.999),
             weight_decay=config.alpha_weight_decay,
         )
         self.architect = Architect(self.weights, self.alphas, self.loss_of, self.weight_optimizer, world)
+        self.weight_step, self.first_order_step = self._weight_step, self._first_order_step
+        if config.cuda_graph and world.device.type == "cuda" and world.size == 1:
+            self.weight_step = GraphedStep(self._weight_step, "weight step")
+            self.first_order_step = GraphedStep(self._first_order_step, "alpha step", beside=self.weight_step)
 
     def loss_of(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         predicted = self.network(batch["image"])
@@ -71,11 +77,16 @@ class Search(Job):
         validation_batch = self.validation_batches.next()
         if self.config.order == "second":
             self.validation_loss = self.architect.second_order(train_batch, validation_batch)
+            self.alpha_optimizer.step()
         else:
-            self.validation_loss = self.architect.first_order(validation_batch)
-        self.alpha_optimizer.step()
+            self.validation_loss = self.first_order_step(validation_batch)
 
-    def weight_step(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _first_order_step(self, validation_batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        loss = self.architect.first_order(validation_batch)
+        self.alpha_optimizer.step()
+        return loss
+
+    def _weight_step(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         self.weight_optimizer.zero_grad(set_to_none=True)
         with frozen(self.alphas):
             loss = self.loss_of(batch)
@@ -85,7 +96,7 @@ class Search(Job):
         return loss
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
-        row: dict[str, Any] = {"learning_rate": self.weight_optimizer.param_groups[0]["lr"]}
+        row: dict[str, Any] = {"learning_rate": float(self.weight_optimizer.param_groups[0]["lr"])}
         if epoch >= self.config.alpha_epoch:
             row["validation_loss"] = float(self.world.average(self.validation_loss))
         if len(self.monitor_set):
@@ -97,13 +108,13 @@ class Search(Job):
 
     def state(self) -> dict[str, Any]:
         return {
-            "weight_optimizer": self.weight_optimizer.state_dict(),
-            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "weight_optimizer": state_of(self.weight_optimizer),
+            "alpha_optimizer": state_of(self.alpha_optimizer),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.weight_optimizer.load_state_dict(state["weight_optimizer"])
-        self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+        restore_state(self.weight_optimizer, state["weight_optimizer"])
+        restore_state(self.alpha_optimizer, state["alpha_optimizer"])
 
 
 def search(config: SearchConfig, out: Path, resume: bool = False, progress: bool = True) -> Genotype:

@@ -10,8 +10,9 @@ from partnas.config import TrainConfig
 from partnas.distributed import World, join
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
+from partnas.graph import set_learning_rate
 from partnas.inference import mpjpe_of
-from partnas.loop import Batches, Job, learning_rate_at, run_job, set_learning_rate
+from partnas.loop import Batches, Job, learning_rate_at, run_job
 from partnas.loss import pose_loss
 from partnas.networks import build
 from partnas.nn.synchronise import synchronise

@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from math import prod
 
-from fvcore.nn.jit_handles import get_shape
-
 from partnas.ops.channel_shuffle import flops as channel_shuffle_flops
 from partnas.ops.depthwise_bank import flops as depthwise_bank_flops
 from partnas.ops.norm_sum import flops as norm_sum_flops
 from partnas.ops.pointwise import flops as pointwise_flops
 from partnas.ops.soft_argmax_3d import flops as soft_argmax_3d_flops
 from partnas.ops.upsample import flops as upsample_flops
+
+
+def get_shape(value) -> list[int] | None:
+    # Here and not above: operators run where fvcore is missing.
+    from fvcore.nn.jit_handles import get_shape
+
+    return get_shape(value)
 
 
 def fvcore_handles() -> dict[str, Callable]:
