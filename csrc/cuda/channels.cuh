@@ -1,0 +1,85 @@
+// How a block shares out channels-last maps: each thread keeps to its channels and walks down the rows, a row being one
+// pixel. A block takes a slice of the channels, so that maps of 16 and of 2048 channels make as good blocks.
+// Included by kernel files only.
+#pragma once
+
+#include "common/launch.cuh"
+
+namespace partnas::cuda {
+namespace {
+
+constexpr int threads = 256;
+
+// V neighbouring channels as they are stored: 16 bytes, or one number where 16 bytes do not divide the channels.
+template <typename T, int V>
+struct Pack {
+  static_assert(V == vector_of<T>);
+  uint4 raw;
+
+  static __device__ __forceinline__ Pack zero() { return {make_uint4(0, 0, 0, 0)}; }
+  static __device__ __forceinline__ Pack from(const T* memory) { return {load_vector(memory)}; }
+  static __device__ __forceinline__ Pack of(const float (&numbers)[V]) { return {pack<T>(numbers)}; }
+  __device__ __forceinline__ void get(float (&numbers)[V]) const { unpack<T>(raw, numbers); }
+  __device__ __forceinline__ void put(T* memory) const { store_vector(memory, raw); }
+};
+
+template <typename T>
+struct Pack<T, 1> {
+  T raw;
+
+  static __device__ __forceinline__ Pack zero() { return {from_float<T>(0.0f)}; }
+  static __device__ __forceinline__ Pack from(const T* memory) { return {*memory}; }
+  static __device__ __forceinline__ Pack of(const float (&numbers)[1]) { return {from_float<T>(numbers[0])}; }
+  __device__ __forceinline__ void get(float (&numbers)[1]) const { numbers[0] = to_float(raw); }
+  __device__ __forceinline__ void put(T* memory) const { *memory = raw; }
+};
+
+struct Slices {
+  // Vectors of a row and of a slice; rows that a block takes at once; slices of a row.
+  int vectors, width, rows, count;
+};
+
+inline Slices slices_of(int64_t channels, int vector, int most_channels) {
+  const int vectors = static_cast<int>(channels / vector), most = most_channels < vector ? 1 : most_channels / vector;
+  const int count = ceil_div(vectors, most), width = ceil_div(vectors, count);
+  return {vectors, width, threads / width, count};
+}
+
+// Where a thread stands in its block: a row, and a vector of the slice. `inside`: there is work for it.
+struct Place {
+  int row, lane, vector;
+  bool inside;
+};
+
+__device__ __forceinline__ Place place_in(const Slices& slices, int slice) {
+  const int thread = static_cast<int>(threadIdx.x), row = thread / slices.width, lane = thread % slices.width;
+  const int vector = slice * slices.width + lane;
+  return {row, lane, vector, row < slices.rows && vector < slices.vectors};
+}
+
+// job(integral constant) of the numbers that a thread takes at once.
+template <int V>
+struct Width {
+  static constexpr int value = V;
+};
+
+template <typename T, typename Job>
+Status with_width(bool vectors, const Job& job) {
+  return vectors ? job(Width<vector_of<T>>()) : job(Width<1>());
+}
+
+template <typename T>
+bool divides(int64_t channels) {
+  return channels % vector_of<T> == 0;
+}
+
+// size(numbers that a thread takes at once), whichever of the two widths needs more: which one it will be depends on the
+// addresses too.
+template <typename Size>
+int64_t larger_of_widths(Storage storage, const Size& size) {
+  const int64_t narrow = size(1), wide = size(storage == Storage::float32 ? vector_of<float> : vector_of<__half>);
+  return narrow > wide ? narrow : wide;
+}
+
+}  // namespace
+}  // namespace partnas::cuda
