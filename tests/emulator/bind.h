@@ -1,0 +1,63 @@
+// Launchers as tables of plain values, so that a kernel file is compiled without Python's headers.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "common/cuda.h"
+#include "common/storage.h"
+
+namespace emulator {
+
+union Value {
+  void* pointer;
+  std::int64_t integer;
+  double real;
+};
+
+// kinds: p pointer, i integer, f floating point, s storage, and for the stream, which comes last, -
+struct Entry {
+  std::string name, kinds;
+  std::int64_t (*call)(const Value*);
+};
+
+template <typename T>
+constexpr char kind_of() {
+  if constexpr (std::is_same_v<T, partnas::Storage>) return 's';
+  if constexpr (std::is_pointer_v<T>) return 'p';
+  if constexpr (std::is_floating_point_v<T>) return 'f';
+  if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) return 'i';
+}
+
+template <typename T>
+T take(const Value& value) {
+  if constexpr (std::is_pointer_v<T>)
+    return static_cast<T>(value.pointer);
+  else if constexpr (std::is_floating_point_v<T>)
+    return static_cast<T>(value.real);
+  else
+    return static_cast<T>(value.integer);
+}
+
+template <auto function>
+struct Bound;
+template <typename Result, typename... Parameters, Result (*function)(Parameters...)>
+struct Bound<function> {
+  static Entry entry(const char* name) {
+    std::string kinds{kind_of<std::decay_t<Parameters>>()...};
+    if (std::is_same_v<std::tuple_element_t<sizeof...(Parameters) - 1, std::tuple<Parameters...>>, partnas::cuda::Stream>)
+      kinds.back() = '-';
+    return {name, kinds, call};
+  }
+  static std::int64_t call(const Value* values) { return call(values, std::index_sequence_for<Parameters...>()); }
+  template <std::size_t... i>
+  static std::int64_t call(const Value* values, std::index_sequence<i...>) {
+    return function(take<std::decay_t<Parameters>>(values[i])...);
+  }
+};
+
+}  // namespace emulator
