@@ -95,7 +95,7 @@ def _compile(name: str, sources: list[Path], flags: list[str], header: Path | No
     for source in [*sources, header] if header else sources:
         _included(source.resolve(), included)
     digest = hashlib.sha256(repr((CXX, flags, text)).encode())
-    for path in [Path(__file__), *sorted(included)]:
+    for path in sorted(included):
         digest.update(path.read_bytes())
     library = cache() / f"{name}-{digest.hexdigest()[:20]}.so"
     if library.is_file():
