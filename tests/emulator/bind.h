@@ -19,7 +19,7 @@ union Value {
   double real;
 };
 
-// kinds: p pointer, i integer, f floating point, s storage, and for the stream, which comes last, -
+// kinds: p pointer, i integer, f floating point, s storage, x structure (a pointer to one), and for the stream, last, -
 struct Entry {
   std::string name, kinds;
   std::int64_t (*call)(const Value*);
@@ -27,16 +27,18 @@ struct Entry {
 
 template <typename T>
 constexpr char kind_of() {
-  if constexpr (std::is_same_v<T, partnas::Storage>) return 's';
-  if constexpr (std::is_pointer_v<T>) return 'p';
-  if constexpr (std::is_floating_point_v<T>) return 'f';
-  if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) return 'i';
+  if (std::is_same_v<T, partnas::Storage>) return 's';
+  if (std::is_pointer_v<T>) return 'p';
+  if (std::is_floating_point_v<T>) return 'f';
+  return std::is_class_v<T> ? 'x' : 'i';
 }
 
 template <typename T>
 T take(const Value& value) {
   if constexpr (std::is_pointer_v<T>)
     return static_cast<T>(value.pointer);
+  else if constexpr (std::is_class_v<T>)
+    return *static_cast<const T*>(value.pointer);
   else if constexpr (std::is_floating_point_v<T>)
     return static_cast<T>(value.real);
   else

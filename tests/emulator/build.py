@@ -201,7 +201,8 @@ class Library:
         Args:
             arguments: those of the launcher but the stream. Arrays are copied to device memory and must come back
                 unchanged; :class:`Output`, :class:`Scratch`, :class:`Host` and None are for other pointers, a list of
-                them for a pointer to pointers, which lies on the host. A storage is given by its name.
+                them for a pointer to pointers, which lies on the host. A storage is given by its
+                name, a structure of int64_t by a list of them (or by any array of its bytes).
 
         Returns:
             The outputs, in the order of the arguments.
@@ -262,6 +263,8 @@ class Library:
     def _value(self, kind, argument, label, placed):
         if kind == "s":
             return STORAGES.index(argument)
+        if kind == "x":
+            return self._place(np.asarray(argument), label, host=True)
         if kind != "p":
             return argument
         if argument is None:

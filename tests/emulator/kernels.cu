@@ -207,6 +207,11 @@ __global__ void grid_of_kernel(int* y) {
   y[i] = static_cast<int>(i);
 }
 
+__global__ void transpose_kernel(Shape shape, const float* x, float* y) {
+  for (int64_t i = threadIdx.x; i < shape.rows * shape.columns; i += blockDim.x)
+    y[i % shape.columns * shape.rows + i / shape.columns] = x[i];
+}
+
 __global__ void nothing_kernel() {}
 
 }  // namespace
@@ -301,6 +306,12 @@ Status gather(const float* const* maps, float* y, int64_t count, int64_t n, bool
 Status grid_of(int* y, int64_t x, int64_t z, Stream stream) {
   return PARTNAS_LAUNCH(grid_of_kernel, dim3(static_cast<unsigned>(x), 3, static_cast<unsigned>(z)), dim3(4, 3, 2), 0,
                         stream, y);
+}
+Status transpose(const Shape& shape, const float* x, float* y, Stream stream) {
+  return PARTNAS_LAUNCH(transpose_kernel, 1, 32, 0, stream, shape, x, y);
+}
+int64_t transpose_scratch(const Shape& shape, float share) {
+  return static_cast<int64_t>(static_cast<float>(shape.rows * shape.columns) * share);
 }
 Status too_large(int64_t threads, int64_t bytes, Stream stream) {
   return PARTNAS_LAUNCH(nothing_kernel, 1, static_cast<unsigned>(threads), static_cast<size_t>(bytes), stream);

@@ -8,6 +8,10 @@
 
 namespace partnas::cuda {
 
+struct Shape {
+  int64_t rows, columns;
+};
+
 Status convert(const void* x, void* y, int64_t n, Storage from, Storage to, Stream stream);
 Status copy_vectors(const void* x, void* y, int64_t n, Storage storage, Stream stream);
 Status reverse(const float* x, float* y, int64_t n, bool barrier, Stream stream);
@@ -31,6 +35,8 @@ Status between_blocks(float* y, Stream stream);
 Status read_on_host(const float* x, float* y, Stream stream);
 Status gather(const float* const* maps, float* y, int64_t count, int64_t n, bool on_device, Stream stream);
 Status grid_of(int* y, int64_t x, int64_t z, Stream stream);
+Status transpose(const Shape& shape, const float* x, float* y, Stream stream);
+int64_t transpose_scratch(const Shape& shape, float share);
 Status too_large(int64_t threads, int64_t bytes, Stream stream);
 
 Facts kernels_facts();

@@ -279,6 +279,13 @@ def test_lists_of_maps():
     np.testing.assert_array_equal(y, np.stack(maps))
 
 
+def test_structures_and_functions_that_launch_nothing():
+    x = numbers(15).reshape(3, 5)
+    (y,) = run("transpose", [3, 5], x, f32(5, 3))
+    np.testing.assert_array_equal(y, x.T)
+    assert kernels().ask("transpose_scratch", [3, 5], 0.2) == 3
+
+
 def test_a_host_array_is_read_by_the_host():
     (y,) = run("read_on_host", Host(np.array([4], np.float32)), Output((6,), "float32", whole=False))
     np.testing.assert_array_equal(y, [1, 1, 1, 2, np.nan, np.nan])
