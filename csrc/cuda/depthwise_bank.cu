@@ -28,12 +28,14 @@ constexpr int lanes_bytes = warp_size * static_cast<int>(sizeof(float));
 constexpr int most_forward = 8, most_backward = 16;  // filters of a launch
 constexpr int most_forward_threads = 256, most_backward_threads = 512;
 constexpr int loads_ahead = 4;
+constexpr int number_rows = 4;
+constexpr int sum_rows = 2;  // of the gradient, and of its product with the normalised source
 
 // How a map is cut into tiles and its channels into chunks: a block has `groups` tiles at a time, of `lanes` channels.
 struct Tiles {
   int lanes, groups, chunks;
   int rows, columns, down, across;
-  int64_t count, sets;
+  int count, sets;
 };
 
 struct Prologue {
@@ -48,36 +50,49 @@ struct Sizes {
 
 // --- both ways -------------------------------------------------------------------------------------------------------
 
-// What a lane works on.
+// What a lane works on: a channel of a tile that begins there.
 struct Place {
   int64_t image;
   int row, column, channel;
   bool inside;
 };
 
-__device__ __forceinline__ Place place(const Tiles& tiles, int channels, int64_t set, int chunk, int lane) {
+__device__ __forceinline__ Place place(const Tiles& tiles, int channels, int set, int chunk, int lane) {
   Place result;
-  const int group = lane / tiles.lanes;
-  const int64_t tile = set * tiles.groups + group, line = tile / tiles.across;
-  result.image = line / tiles.down;
-  result.row = static_cast<int>(line - result.image * tiles.down) * tiles.rows;
-  result.column = static_cast<int>(tile - line * tiles.across) * tiles.columns;
+  const int group = lane / tiles.lanes, tile = set * tiles.groups + group;
+  const int line = tile / tiles.across, image = line / tiles.down;
+  result.image = image;
+  result.row = (line - image * tiles.down) * tiles.rows;
+  result.column = (tile - line * tiles.across) * tiles.columns;
   result.channel = chunk * tiles.lanes + lane % tiles.lanes;
   result.inside = group < tiles.groups && tile < tiles.count && result.channel < channels;
   return result;
 }
 
+// value = clip((x - mean) * factor + offset)
 struct Numbers {
   float mean, rstd, factor, offset;
 
-  __device__ __forceinline__ Numbers(const Prologue& prologue, int channels, const Place& at) {
-    const bool normed = at.inside && prologue.statistics, affine = at.inside && prologue.scale;
-    mean = normed ? prologue.statistics[at.channel] : 0.0f;
-    rstd = normed ? 1.0f / sqrtf(prologue.statistics[channels + at.channel] + prologue.eps) : 1.0f;
-    factor = affine ? rstd * prologue.scale[at.channel] : rstd;
-    offset = affine ? prologue.shift[at.channel] : 0.0f;
+  __device__ __forceinline__ Numbers(const Prologue& prologue, int channels, int channel) {
+    const bool normed = channel < channels && prologue.statistics, affine = channel < channels && prologue.scale;
+    mean = normed ? prologue.statistics[channel] : 0.0f;
+    rstd = normed ? 1.0f / sqrtf(prologue.statistics[channels + channel] + prologue.eps) : 1.0f;
+    factor = affine ? rstd * prologue.scale[channel] : rstd;
+    offset = affine ? prologue.shift[channel] : 0.0f;
   }
 };
+
+// The same for all lanes: [number_rows][lanes] in shared memory, in that order.
+__device__ __forceinline__ void keep_numbers(const Prologue& prologue, const Tiles& tiles, int channels, int chunk,
+                                             float* numbers) {
+  const int lane = static_cast<int>(threadIdx.x);
+  if (lane >= warp_size) return;
+  const Numbers number(prologue, channels, chunk * tiles.lanes + lane % tiles.lanes);
+  numbers[lane] = number.mean;
+  numbers[warp_size + lane] = number.rstd;
+  numbers[2 * warp_size + lane] = number.factor;
+  numbers[3 * warp_size + lane] = number.offset;
+}
 
 // NaN stays.
 __device__ __forceinline__ float clip(float value) { return value < 0.0f ? 0.0f : value; }
@@ -211,7 +226,7 @@ __device__ __forceinline__ void take_rows(const ForwardBank& bank, const Source<
         for (int k = 0; k < width; ++k) {
           if (affine) {
             const float* own = numbers + source.lane + k;
-            values[k] = fmaf(values[k] - own[0], own[warp_size], own[2 * warp_size]);
+            values[k] = fmaf(values[k] - own[0], own[2 * warp_size], own[3 * warp_size]);
           }
           if (bank.prologue.relu) values[k] = clip(values[k]);
         }
@@ -266,10 +281,9 @@ __global__ void __launch_bounds__(most_forward_threads, 2) bank_forward(const __
   const int pitch = bank.columns * warp_size;
   T* const staging = reinterpret_cast<T*>(ring + bank.ring * pitch);
   float* const numbers = reinterpret_cast<float*>(staging + (bank.staged ? bank.fresh * pitch : 0));
-  float* const weights = numbers + 3 * warp_size;
+  float* const weights = numbers + number_rows * warp_size;
 
-  const int chunk = static_cast<int>(blockIdx.x % static_cast<unsigned>(tiles.chunks));
-  const int64_t set = blockIdx.x / static_cast<unsigned>(tiles.chunks);
+  const int chunk = static_cast<int>(blockIdx.x) % tiles.chunks, set = static_cast<int>(blockIdx.x) / tiles.chunks;
   const int width = bank.vectors ? vector_of<T> : 1;
   const int share = warp_size / width;
   const Place own = place(tiles, sizes.channels, set, chunk, thread % share * width);
@@ -282,12 +296,7 @@ __global__ void __launch_bounds__(most_forward_threads, 2) bank_forward(const __
 
   if (bank.staged) start_rows(bank, source, border, staging);
   const Place at = place(tiles, sizes.channels, set, chunk, lane);
-  if (warp == 0) {
-    const Numbers number(bank.prologue, sizes.channels, at);
-    numbers[lane] = number.mean;
-    numbers[warp_size + lane] = number.factor;
-    numbers[2 * warp_size + lane] = number.offset;
-  }
+  keep_numbers(bank.prologue, tiles, sizes.channels, chunk, numbers);
   for (int f = 0; f < bank.count; ++f)
     copy_weights(tiles, sizes.channels, chunk, bank.filters[f].weight, bank.filters[f].size * bank.filters[f].size,
                  weights + bank.filters[f].first_tap * tiles.lanes);
@@ -408,11 +417,36 @@ __device__ __forceinline__ void start_tile(const BackwardBank& bank, const T* ma
   }
 }
 
+// Row `r` of the gradients around a square meets the square: its values, for the weights, or the taps, for the source.
+template <int size, int dilation, int stride, bool for_weight, int reads>
+__device__ __forceinline__ void meet(int r, const float (&line)[reads], const float (&values)[side][side],
+                                     const float (&tap)[size * size], float (&sum)[side][side],
+                                     float (&weight_sum)[size * size]) {
+  constexpr int reach = size / 2 * dilation, before = border_before(reach, stride);
+#pragma unroll
+  for (int v = 0; v < side; ++v)
+#pragma unroll
+    for (int i = 0; i < size; ++i) {
+      if (v + reach - i * dilation != stride * (r - before)) continue;
+#pragma unroll
+      for (int p = 0; p < side; ++p)
+#pragma unroll
+        for (int j = 0; j < size; ++j) {
+          const int q = p + reach - j * dilation + stride * before, t = i * size + j;
+          if (q % stride != 0) continue;
+          if constexpr (for_weight)
+            weight_sum[t] = fmaf(values[v][p], line[q / stride], weight_sum[t]);
+          else
+            sum[v][p] = fmaf(tap[t], line[q / stride], sum[v][p]);
+        }
+    }
+}
+
 // What the gradient of a map gives to a square of the source, `sum`, and, from the square's values, to the weights.
-template <int size, int dilation, int stride, bool needs_weight, typename T>
+template <int size, int dilation, int stride, typename T>
 __device__ __forceinline__ void filter_square_backward(const T* gradient, int pitch, const float* weights,
-                                                       const float (&values)[side][side], float (&sum)[side][side],
-                                                       float (&weight_sum)[size * size]) {
+                                                       const float (&values)[side][side], bool needs_weight,
+                                                       float (&sum)[side][side], float (&weight_sum)[size * size]) {
   constexpr int reach = size / 2 * dilation, before = border_before(reach, stride);
   constexpr int reads = side / stride + before + border_after(reach, stride);
   float tap[size * size];
@@ -423,22 +457,8 @@ __device__ __forceinline__ void filter_square_backward(const T* gradient, int pi
     float line[reads];
 #pragma unroll
     for (int q = 0; q < reads; ++q) line[q] = to_float(gradient[r * pitch + q * warp_size]);
-#pragma unroll
-    for (int v = 0; v < side; ++v)
-#pragma unroll
-      for (int i = 0; i < size; ++i) {
-        if (v + reach - i * dilation != stride * (r - before)) continue;
-#pragma unroll
-        for (int p = 0; p < side; ++p)
-#pragma unroll
-          for (int j = 0; j < size; ++j) {
-            const int q = p + reach - j * dilation + stride * before;
-            if (q % stride != 0) continue;
-            sum[v][p] = fmaf(tap[i * size + j], line[q / stride], sum[v][p]);
-            if constexpr (needs_weight)
-              weight_sum[i * size + j] = fmaf(values[v][p], line[q / stride], weight_sum[i * size + j]);
-          }
-      }
+    meet<size, dilation, stride, false>(r, line, values, tap, sum, weight_sum);
+    if (needs_weight) meet<size, dilation, stride, true>(r, line, values, tap, sum, weight_sum);
   }
 }
 
@@ -469,11 +489,29 @@ __device__ __forceinline__ void apply_backward(const BackwardFilter& filter, con
                                                const float* weights, const float (&values)[side][side],
                                                float (&sum)[side][side], float* memory, float* totals) {
   float weight_sum[size * size] = {};
-  if (filter.row < 0) {
-    filter_square_backward<size, dilation, stride, false>(gradient, pitch, weights, values, sum, weight_sum);
+  filter_square_backward<size, dilation, stride>(gradient, pitch, weights, values, filter.row >= 0, sum, weight_sum);
+  if (filter.row >= 0) add_up(weight_sum, memory, totals + filter.row * warp_size);
+}
+
+// Starts the copy of what is read in turn `f` of a set of tiles: of the source for -1, then of each map's gradient.
+template <typename T, int stride>
+__device__ __forceinline__ void start_turn(const BackwardBank& bank, int set, int f, char* to) {
+  const Tiles& tiles = bank.tiles;
+  const Sizes& sizes = bank.sizes;
+  const int share = warp_size / (bank.vectors ? vector_of<T> : 1);
+  const int lane = static_cast<int>(threadIdx.x) % share * (warp_size / share);
+  const Place own = place(tiles, sizes.channels, set, static_cast<int>(blockIdx.x) % tiles.chunks, lane);
+  T* const tile = reinterpret_cast<T*>(to);
+  if (f < 0) {
+    start_tile(bank, static_cast<const T*>(bank.x), own, lane, own.row, own.column, tiles.rows, tiles.columns,
+               sizes.height, sizes.width, tile);
   } else {
-    filter_square_backward<size, dilation, stride, true>(gradient, pitch, weights, values, sum, weight_sum);
-    add_up(weight_sum, memory, totals + filter.row * warp_size);
+    const BackwardFilter& filter = bank.filters[f];
+    const int reach = filter.size / 2 * filter.dilation;
+    const int before = border_before(reach, stride), border = before + border_after(reach, stride);
+    start_tile(bank, static_cast<const T*>(filter.gradient), own, lane, own.row / stride - before,
+               own.column / stride - before, tiles.rows / stride + border, tiles.columns / stride + border,
+               sizes.output_height, sizes.output_width, tile);
   }
 }
 
@@ -485,14 +523,16 @@ __global__ void __launch_bounds__(most_backward_threads, 1) bank_backward(const 
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int lane = thread % warp_size, warp = thread / warp_size;
   float* const totals = reinterpret_cast<float*>(memory + 2 * bank.buffer_bytes);
-  float* const weights = totals + bank.rows * warp_size;
+  float* const numbers = totals + bank.rows * warp_size;
+  float* const weights = numbers + number_rows * warp_size;
 
-  const int chunk = static_cast<int>(blockIdx.x % static_cast<unsigned>(tiles.chunks));
-  const int64_t part = blockIdx.x / static_cast<unsigned>(tiles.chunks);
-  const int64_t begin = tiles.sets * part / bank.parts, end = tiles.sets * (part + 1) / bank.parts;
-  const int share = warp_size / (bank.vectors ? vector_of<T> : 1);
-  const int copied = thread % share * (warp_size / share);
+  const int chunk = static_cast<int>(blockIdx.x) % tiles.chunks, part = static_cast<int>(blockIdx.x) / tiles.chunks;
+  int set = static_cast<int>(static_cast<int64_t>(tiles.sets) * part / bank.parts);
+  const int end = static_cast<int>(static_cast<int64_t>(tiles.sets) * (part + 1) / bank.parts);
 
+  start_turn<T, stride>(bank, set, -1, memory);
+  copy_async_commit();
+  keep_numbers(bank.prologue, tiles, sizes.channels, chunk, numbers);
   for (int f = 0; f < bank.count; ++f)
     copy_weights(tiles, sizes.channels, chunk, bank.filters[f].weight, bank.filters[f].size * bank.filters[f].size,
                  weights + bank.filters[f].first_tap * tiles.lanes);
@@ -500,107 +540,88 @@ __global__ void __launch_bounds__(most_backward_threads, 1) bank_backward(const 
 
   const int across = tiles.columns / side;
   const int row = warp / across * side, column = warp % across * side;  // of this warp's square in the tile
-  float gradient_sum[2] = {};
-  int buffer = 0;
-  Place own = place(tiles, sizes.channels, begin, chunk, copied);
-  start_tile(bank, static_cast<const T*>(bank.x), own, copied, own.row, own.column, tiles.rows, tiles.columns,
-             sizes.height, sizes.width, reinterpret_cast<T*>(memory));
-  copy_async_commit();
-  for (int64_t set = begin; set < end; ++set) {
-    const Place at = place(tiles, sizes.channels, set, chunk, lane);
-    const Numbers number(bank.prologue, sizes.channels, at);
-    const int64_t line = static_cast<int64_t>(sizes.width) * sizes.channels;
-    const int64_t first_pixel = (at.image * sizes.height + at.row + row) * line +
-                                static_cast<int64_t>(at.column + column) * sizes.channels + at.channel;
-    const int rows = at.inside ? sizes.height - at.row - row : 0, columns = sizes.width - at.column - column;
-    float values[side][side], sum[side][side];
-
-    // f = -1 stands for the values.
-    for (int f = -1; f < bank.count; ++f, buffer ^= 1) {
-      if (f + 1 < bank.count) {
-        const BackwardFilter& next = bank.filters[f + 1];
-        const int reach = next.size / 2 * next.dilation;
-        const int before = border_before(reach, stride), border = before + border_after(reach, stride);
-        start_tile(bank, static_cast<const T*>(next.gradient), own, copied, own.row / stride - before,
-                   own.column / stride - before, tiles.rows / stride + border, tiles.columns / stride + border,
-                   sizes.output_height, sizes.output_width,
-                   reinterpret_cast<T*>(memory + (buffer ^ 1) * bank.buffer_bytes));
-      } else if (set + 1 < end) {
-        own = place(tiles, sizes.channels, set + 1, chunk, copied);
-        start_tile(bank, static_cast<const T*>(bank.x), own, copied, own.row, own.column, tiles.rows, tiles.columns,
-                   sizes.height, sizes.width, reinterpret_cast<T*>(memory + (buffer ^ 1) * bank.buffer_bytes));
+  float values[side][side] = {}, sum[side][side] = {}, gradient_sum[sum_rows] = {};
+  for (int f = -1, buffer = 0; set < end; buffer ^= 1) {
+    const bool last = f == bank.count - 1;
+    if (!last || set + 1 < end)
+      start_turn<T, stride>(bank, last ? set + 1 : set, last ? -1 : f + 1, memory + (buffer ^ 1) * bank.buffer_bytes);
+    copy_async_commit();
+    copy_async_wait<1>();
+    __syncthreads();
+    char* const here = memory + buffer * bank.buffer_bytes;
+    const T* const tile = reinterpret_cast<const T*>(here) + lane;
+    if (f >= 0) {
+      const BackwardFilter& filter = bank.filters[f];
+      const int reach = filter.size / 2 * filter.dilation;
+      const int pitch =
+          (tiles.columns / stride + border_before(reach, stride) + border_after(reach, stride)) * warp_size;
+      const T* const from = tile + row / stride * pitch + column / stride * warp_size;
+      const float* taps = weights + filter.first_tap * tiles.lanes + lane % tiles.lanes * filter.size * filter.size;
+      float* const scratch = reinterpret_cast<float*>(here);
+      if (filter.size == 3) {
+        if (filter.dilation == 1)
+          apply_backward<3, 1, stride>(filter, from, pitch, taps, values, sum, scratch, totals);
+        else
+          apply_backward<3, 2, stride>(filter, from, pitch, taps, values, sum, scratch, totals);
+      } else {
+        if (filter.dilation == 1)
+          apply_backward<5, 1, stride>(filter, from, pitch, taps, values, sum, scratch, totals);
+        else
+          apply_backward<5, 2, stride>(filter, from, pitch, taps, values, sum, scratch, totals);
       }
-      copy_async_commit();
-      copy_async_wait<1>();
-      __syncthreads();
-      char* const here = memory + buffer * bank.buffer_bytes;
-      const T* const tile = reinterpret_cast<const T*>(here) + lane;
+    }
+    if (f < 0 || (last && bank.needs_value)) {
+      const Place at = place(tiles, sizes.channels, set, chunk, lane);
+      const int rows = at.inside ? sizes.height - at.row - row : 0, columns = sizes.width - at.column - column;
+      const int64_t line = static_cast<int64_t>(sizes.width) * sizes.channels;
+      const int64_t first = (at.image * sizes.height + at.row + row) * line +
+                            static_cast<int64_t>(at.column + column) * sizes.channels + at.channel;
+      const float mean = numbers[lane], factor = numbers[2 * warp_size + lane];
       if (f < 0) {
+        const float offset = numbers[3 * warp_size + lane];
 #pragma unroll
         for (int v = 0; v < side; ++v)
 #pragma unroll
           for (int p = 0; p < side; ++p) {
             const bool inside = v < rows && p < columns;
             const float x = to_float(tile[((row + v) * tiles.columns + column + p) * warp_size]);
-            float value = fmaf(x - number.mean, number.factor, number.offset);
-            if (bank.prologue.relu) value = clip(value);
-            values[v][p] = inside ? value : 0.0f;
-            sum[v][p] = inside && bank.before ? bank.before[first_pixel + v * line + p * sizes.channels] : 0.0f;
+            const float value = fmaf(x - mean, factor, offset);
+            values[v][p] = !inside ? 0.0f : bank.prologue.relu ? clip(value) : value;
+            sum[v][p] = inside && bank.before ? bank.before[first + v * line + p * sizes.channels] : 0.0f;
           }
       } else {
-        const BackwardFilter& filter = bank.filters[f];
-        const int reach = filter.size / 2 * filter.dilation;
-        const int pitch =
-            (tiles.columns / stride + border_before(reach, stride) + border_after(reach, stride)) * warp_size;
-        const T* const from = tile + row / stride * pitch + column / stride * warp_size;
-        const float* taps = weights + filter.first_tap * tiles.lanes + lane % tiles.lanes * filter.size * filter.size;
-        float* const scratch = reinterpret_cast<float*>(here);
-        if (filter.size == 3) {
-          if (filter.dilation == 1)
-            apply_backward<3, 1, stride>(filter, from, pitch, taps, values, sum, scratch, totals);
-          else
-            apply_backward<3, 2, stride>(filter, from, pitch, taps, values, sum, scratch, totals);
-        } else {
-          if (filter.dilation == 1)
-            apply_backward<5, 1, stride>(filter, from, pitch, taps, values, sum, scratch, totals);
-          else
-            apply_backward<5, 2, stride>(filter, from, pitch, taps, values, sum, scratch, totals);
-        }
-      }
-      __syncthreads();
-    }
-    if (!bank.needs_value) continue;
-
 #pragma unroll
-    for (int v = 0; v < side; ++v) {
-      if (v >= rows) break;
+        for (int v = 0; v < side; ++v)
 #pragma unroll
-      for (int p = 0; p < side; ++p) {
-        if (p >= columns) break;
-        const int64_t pixel = first_pixel + v * line + p * sizes.channels;
-        if (bank.unfinished) {
-          bank.unfinished[pixel] = sum[v][p];
-          continue;
-        }
-        float gradient = bank.prologue.relu && values[v][p] <= 0.0f ? 0.0f : sum[v][p];
-        if (bank.needs_sums) {
-          // Without an affine map the value is the normalised source wherever its gradient is not zero.
-          const float normalised =
-              bank.prologue.scale
-                  ? (to_float(static_cast<const T*>(bank.x)[pixel]) - number.mean) * number.rstd
-                  : values[v][p];
-          gradient_sum[0] += gradient;
-          gradient_sum[1] = fmaf(gradient, normalised, gradient_sum[1]);
-        }
-        if (bank.scaled) gradient *= number.factor;
-        if (bank.gradient) static_cast<T*>(bank.gradient)[pixel] = from_float<T>(gradient);
+          for (int p = 0; p < side; ++p) {
+            if (v >= rows || p >= columns) continue;
+            const int64_t pixel = first + v * line + static_cast<int64_t>(p) * sizes.channels;
+            if (bank.unfinished) {
+              bank.unfinished[pixel] = sum[v][p];
+              continue;
+            }
+            float gradient = bank.prologue.relu && values[v][p] <= 0.0f ? 0.0f : sum[v][p];
+            if (bank.needs_sums) {
+              // Without an affine map the value is the normalised source wherever its gradient is not zero.
+              float normalised = values[v][p];
+              if (bank.prologue.scale)
+                normalised = (to_float(static_cast<const T*>(bank.x)[pixel]) - mean) * numbers[warp_size + lane];
+              gradient_sum[0] += gradient;
+              gradient_sum[1] = fmaf(gradient, normalised, gradient_sum[1]);
+            }
+            if (bank.scaled) gradient *= factor;
+            if (bank.gradient) static_cast<T*>(bank.gradient)[pixel] = from_float<T>(gradient);
+          }
       }
     }
+    __syncthreads();
+    f = last ? -1 : f + 1;
+    set += last;
   }
   if (bank.needs_sums)
-    add_up(gradient_sum, reinterpret_cast<float*>(memory), totals + (bank.rows - 2) * warp_size);
+    add_up(gradient_sum, reinterpret_cast<float*>(memory), totals + (bank.rows - sum_rows) * warp_size);
   __syncthreads();
-  float* const to = bank.partial + blockIdx.x * static_cast<int64_t>(bank.rows * warp_size);
+  float* const to = bank.partial + static_cast<int64_t>(blockIdx.x) * bank.rows * warp_size;
   for (int i = thread; i < bank.rows * warp_size; i += threads) to[i] = totals[i];
 }
 
@@ -643,7 +664,7 @@ __global__ void __launch_bounds__(finish_threads) bank_finish(const __grid_const
   for (int group = 0; group < finish.groups; ++group)
     for (int w = 0; w < warps; ++w) total += sums[w][group * finish.lanes + lane];
 
-  if (finish.sums && row >= finish.rows - 2) {
+  if (finish.sums && row >= finish.rows - sum_rows) {
     const bool product = row == finish.rows - 1;
     float* const affine = product ? finish.scale_gradient : finish.shift_gradient;
     if (affine) affine[channel] = static_cast<float>(total);
@@ -685,14 +706,12 @@ __global__ void __launch_bounds__(normalise_threads) bank_normalise(const __grid
   float mean[width], factor[width], gradient_mean[width], slope[width];
 #pragma unroll
   for (int k = 0; k < width; ++k) {
-    Place at{};
-    at.channel = vector * width + k;
-    at.inside = true;
-    const Numbers number(norm.prologue, norm.channels, at);
+    const int channel = vector * width + k;
+    const Numbers number(norm.prologue, norm.channels, channel);
     mean[k] = number.mean;
     factor[k] = number.factor;
-    gradient_mean[k] = norm.means[at.channel];
-    slope[k] = norm.slopes[at.channel];
+    gradient_mean[k] = norm.means[channel];
+    slope[k] = norm.slopes[channel];
   }
   const int64_t step = static_cast<int64_t>(gridDim.x) * together;
   for (int64_t pixel = static_cast<int64_t>(blockIdx.x) * together + thread / norm.per_block; pixel < norm.pixels;
@@ -720,6 +739,7 @@ __global__ void __launch_bounds__(normalise_threads) bank_normalise(const __grid
 constexpr int64_t reserved_bytes = 1 << 10;  // of every block, by CUDA
 constexpr int64_t bytes_without_async = 64 << 10;  // a device with no more shared memory has no cp.async
 constexpr int64_t most_blocks = (int64_t(1) << 31) - 1;
+constexpr int64_t most_pixels = most_blocks - warp_size;  // and channels, so that tiles are counted in 32 bits
 constexpr int64_t waves = 4;  // blocks for each multiprocessor, at the least where there are enough
 
 int64_t element_bytes(Storage storage) { return storage == Storage::float32 ? 4 : 2; }
@@ -749,7 +769,7 @@ Tiles cut(int64_t batch, int64_t channels, int64_t height, int64_t width, int ro
   tiles.columns = columns;
   tiles.down = static_cast<int>(ceil_div(height, rows));
   tiles.across = static_cast<int>(ceil_div(width, columns));
-  tiles.count = batch * tiles.down * tiles.across;
+  tiles.count = static_cast<int>(batch * tiles.down * tiles.across);
   tiles.sets = ceil_div(tiles.count, tiles.groups);
   return tiles;
 }
@@ -789,7 +809,7 @@ ForwardPlan plan_forward(Storage storage, const BankShape& shape, const BankFilt
     const int columns = std::min(wanted, round_up(width, unit));
     plan.columns = (columns - 1) * stride + 1 + 2 * plan.reach;
     plan.bytes = plan.columns * (plan.ring * lanes_bytes + (plan.staged ? plan.fresh * warp_size * bytes : 0)) +
-                 3 * lanes_bytes + area_of(filters, count) * lanes * 4;
+                 number_rows * lanes_bytes + area_of(filters, count) * lanes * 4;
     plan.tiles.columns = columns;
     return plan.bytes <= room;
   };
@@ -805,7 +825,7 @@ ForwardPlan plan_forward(Storage storage, const BankShape& shape, const BankFilt
   const int columns = plan.tiles.columns;
   const auto blocks = [&] {
     plan.tiles = cut(shape.batch, shape.channels, height, width, band, columns, 16 / bytes);
-    return plan.tiles.sets * plan.tiles.chunks;
+    return int64_t{plan.tiles.sets} * plan.tiles.chunks;
   };
   // Bands are halved while that keeps more multiprocessors busy; their borders are read twice.
   constexpr int least_band = 32;
@@ -848,7 +868,7 @@ BackwardPlan plan_backward(Storage storage, const BankShape& shape, const BankFi
     plan.threads = rows * columns / (side * side) * warp_size;
     plan.buffer_bytes =
         static_cast<int>(std::max(pixels * warp_size * bytes, plan.threads / warp_size * largest * lanes_bytes));
-    plan.bytes = 2 * plan.buffer_bytes + plan.rows * lanes_bytes + area_of(filters, count) * lanes * 4;
+    plan.bytes = 2 * plan.buffer_bytes + (plan.rows + number_rows) * lanes_bytes + area_of(filters, count) * lanes * 4;
     plan.tiles.rows = rows;
     plan.tiles.columns = columns;
     return plan.bytes <= room;
@@ -859,8 +879,8 @@ BackwardPlan plan_backward(Storage storage, const BankShape& shape, const BankFi
     if (!plan.fits) plan.fits = fits(rows, columns, room_for(device, 1));
   plan.tiles = cut(shape.batch, shape.channels, shape.height, shape.width, plan.tiles.rows, plan.tiles.columns,
                    16 / bytes);
-  plan.parts = static_cast<int>(std::min(
-      plan.tiles.sets, std::max<int64_t>(1, ceil_div(waves * device.multiprocessors, plan.tiles.chunks))));
+  plan.parts = static_cast<int>(
+      std::min<int64_t>(plan.tiles.sets, ceil_div(waves * device.multiprocessors, plan.tiles.chunks)));
   return plan;
 }
 
@@ -873,8 +893,6 @@ Share share_of(int64_t filters, int64_t launches, int64_t launch) {
   const int64_t first = filters * launch / launches;
   return {first, filters * (launch + 1) / launches - first};
 }
-
-constexpr int sum_rows = 2;
 
 int64_t backward_launches(Storage storage, const BankShape& shape, const BankFilter* filters,
                           const BankDevice& device) {
@@ -891,9 +909,8 @@ int64_t backward_launches(Storage storage, const BankShape& shape, const BankFil
 }
 
 bool is_served(Storage storage, const BankShape& shape, const BankFilter* filters) {
-  bool served = storage != Storage::float64 && (shape.stride == 1 || shape.stride == 2);
-  constexpr int64_t limit = most_blocks;
-  for (const int64_t size : {shape.channels, shape.height, shape.width}) served = served && size <= limit;
+  bool served = storage != Storage::float64 && (shape.stride == 1 || shape.stride == 2) &&
+                shape.channels <= most_pixels && shape.batch * shape.height * shape.width <= most_pixels;
   for (int64_t f = 0; f < shape.filters; ++f)
     served = served && (filters[f].size == 3 || filters[f].size == 5) &&
              (filters[f].dilation == 1 || filters[f].dilation == 2);
@@ -962,7 +979,7 @@ Status depthwise_bank(Storage storage, const BankShape* shape, const BankFilter*
       bank.filters[f] = {weights[first + f], maps[first + f], static_cast<int>(size), static_cast<int>(dilation), taps};
       taps += static_cast<int>(size * size);
     }
-    const int64_t blocks = plan.tiles.sets * plan.tiles.chunks;
+    const int64_t blocks = int64_t{plan.tiles.sets} * plan.tiles.chunks;
     if (blocks > most_blocks || plan.bytes > device->shared_bytes) return invalid_value;
     const dim3 grid(static_cast<unsigned>(blocks)), block(static_cast<unsigned>(plan.threads));
     const auto bytes = static_cast<size_t>(plan.bytes);
