@@ -959,19 +959,19 @@ BankDevice bank_device() {
 }
 #endif
 
-Status depthwise_bank(Storage storage, const BankShape* shape, const BankFilter* filters, const BankDevice* device,
+Status depthwise_bank(Storage storage, const BankShape& shape, const BankFilter* filters, const BankDevice& device,
                       const void* x, const float* const* weights, const float* statistics, const float* scale,
                       const float* shift, float eps, bool relu, void* const* maps, Stream stream) {
-  if (!is_served(storage, *shape, filters)) return invalid_value;
-  if (is_empty(*shape)) return success;
-  const int64_t launches = ceil_div<int64_t, int64_t>(shape->filters, most_forward);
+  if (!is_served(storage, shape, filters)) return invalid_value;
+  if (is_empty(shape)) return success;
+  const int64_t launches = ceil_div<int64_t, int64_t>(shape.filters, most_forward);
   for (int64_t launch = 0; launch < launches; ++launch) {
-    const auto [first, count] = share_of(shape->filters, launches, launch);
-    const ForwardPlan plan = plan_forward(storage, *shape, filters + first, count, *device);
-    ForwardBank bank{x,         {statistics, scale, shift, eps, relu}, sizes_of(*shape), plan.tiles, plan.reach,
+    const auto [first, count] = share_of(shape.filters, launches, launch);
+    const ForwardPlan plan = plan_forward(storage, shape, filters + first, count, device);
+    ForwardBank bank{x,         {statistics, scale, shift, eps, relu}, sizes_of(shape), plan.tiles, plan.reach,
                      plan.step, plan.columns,                          plan.ring,        plan.fresh, false,
                      false,     static_cast<int>(count),               {}};
-    bank.vectors = is_aligned(x) && is_aligned(shape->channels * element_bytes(storage));
+    bank.vectors = is_aligned(x) && is_aligned(shape.channels * element_bytes(storage));
     bank.staged = plan.staged && bank.vectors;
     int taps = 0;
     for (int f = 0; f < bank.count; ++f) {
@@ -980,12 +980,12 @@ Status depthwise_bank(Storage storage, const BankShape* shape, const BankFilter*
       taps += static_cast<int>(size * size);
     }
     const int64_t blocks = int64_t{plan.tiles.sets} * plan.tiles.chunks;
-    if (blocks > most_blocks || plan.bytes > device->shared_bytes) return invalid_value;
+    if (blocks > most_blocks || plan.bytes > device.shared_bytes) return invalid_value;
     const dim3 grid(static_cast<unsigned>(blocks)), block(static_cast<unsigned>(plan.threads));
     const auto bytes = static_cast<size_t>(plan.bytes);
     const Status status = dispatch(storage, [&](auto zero) {
       using T = decltype(zero);
-      if (shape->stride == 1) return PARTNAS_LAUNCH(bank_forward<T, 1>, grid, block, bytes, stream, bank);
+      if (shape.stride == 1) return PARTNAS_LAUNCH(bank_forward<T, 1>, grid, block, bytes, stream, bank);
       return PARTNAS_LAUNCH(bank_forward<T, 2>, grid, block, bytes, stream, bank);
     });
     if (status != success) return status;
@@ -993,45 +993,45 @@ Status depthwise_bank(Storage storage, const BankShape* shape, const BankFilter*
   return success;
 }
 
-int64_t depthwise_bank_workspace(Storage storage, const BankShape* shape, const BankFilter* filters,
-                                 const BankDevice* device) {
-  if (!is_served(storage, *shape, filters) || is_empty(*shape)) return 0;
-  const int64_t launches = backward_launches(storage, *shape, filters, *device);
+int64_t depthwise_bank_workspace(Storage storage, const BankShape& shape, const BankFilter* filters,
+                                 const BankDevice& device) {
+  if (!is_served(storage, shape, filters) || is_empty(shape)) return 0;
+  const int64_t launches = backward_launches(storage, shape, filters, device);
   int64_t partial = 0;
   for (int64_t launch = 0; launch < launches; ++launch) {
-    const auto [first, count] = share_of(shape->filters, launches, launch);
-    const BackwardPlan plan = plan_backward(storage, *shape, filters + first, count, sum_rows, *device);
+    const auto [first, count] = share_of(shape.filters, launches, launch);
+    const BackwardPlan plan = plan_backward(storage, shape, filters + first, count, sum_rows, device);
     partial = std::max(partial, int64_t{plan.parts} * plan.tiles.chunks * plan.rows * warp_size);
   }
-  const int64_t unfinished = launches > 1 ? shape->batch * shape->channels * shape->height * shape->width : 0;
-  return partial + 2 * shape->channels + unfinished;
+  const int64_t unfinished = launches > 1 ? shape.batch * shape.channels * shape.height * shape.width : 0;
+  return partial + 2 * shape.channels + unfinished;
 }
 
-Status depthwise_bank_backward(Storage storage, const BankShape* shape, const BankFilter* filters,
-                               const BankDevice* device, const void* const* gradients, const void* x,
+Status depthwise_bank_backward(Storage storage, const BankShape& shape, const BankFilter* filters,
+                               const BankDevice& device, const void* const* gradients, const void* x,
                                const float* const* weights, const float* statistics, const float* scale,
                                const float* shift, float eps, bool relu, bool before_norm, void* x_gradient,
                                float* scale_gradient, float* shift_gradient, float* const* weight_gradients,
                                float* workspace, int64_t room, Stream stream) {
-  if (!is_served(storage, *shape, filters)) return invalid_value;
-  if (is_empty(*shape)) return success;
+  if (!is_served(storage, shape, filters)) return invalid_value;
+  if (is_empty(shape)) return success;
   if (room < depthwise_bank_workspace(storage, shape, filters, device)) return invalid_value;
   const bool through_statistics = x_gradient && statistics && !before_norm;
   const bool needs_sums = scale_gradient || shift_gradient || through_statistics;
   const bool needs_value = x_gradient || needs_sums;
-  const int64_t pixels = shape->batch * shape->height * shape->width;
+  const int64_t pixels = shape.batch * shape.height * shape.width;
   float* const means = workspace;
-  float* const slopes = means + shape->channels;
-  const int64_t launches = backward_launches(storage, *shape, filters, *device);
-  float* const unfinished = slopes + shape->channels;
-  float* const partial = unfinished + (launches > 1 ? pixels * shape->channels : 0);
+  float* const slopes = means + shape.channels;
+  const int64_t launches = backward_launches(storage, shape, filters, device);
+  float* const unfinished = slopes + shape.channels;
+  float* const partial = unfinished + (launches > 1 ? pixels * shape.channels : 0);
   const Prologue prologue{statistics, scale, shift, eps, relu};
 
   for (int64_t launch = 0; launch < launches; ++launch) {
-    const auto [first, count] = share_of(shape->filters, launches, launch);
+    const auto [first, count] = share_of(shape.filters, launches, launch);
     const bool last = launch == launches - 1;
     // As if there were sums, so that the shape is the one that the workspace was measured for.
-    const BackwardPlan plan = plan_backward(storage, *shape, filters + first, count, sum_rows, *device);
+    const BackwardPlan plan = plan_backward(storage, shape, filters + first, count, sum_rows, device);
     if (!plan.fits) return invalid_value;
     BackwardBank bank{};
     Finish finish{};
@@ -1041,7 +1041,7 @@ Status depthwise_bank_backward(Storage storage, const BankShape* shape, const Ba
     bank.unfinished = needs_value && !last ? unfinished : nullptr;
     bank.partial = partial;
     bank.prologue = prologue;
-    bank.sizes = sizes_of(*shape);
+    bank.sizes = sizes_of(shape);
     bank.tiles = plan.tiles;
     bank.parts = plan.parts;
     bank.buffer_bytes = plan.buffer_bytes;
@@ -1049,7 +1049,7 @@ Status depthwise_bank_backward(Storage storage, const BankShape* shape, const Ba
     bank.needs_sums = needs_sums && last;
     bank.scaled = scale && !statistics;
     bank.count = static_cast<int>(count);
-    bank.vectors = is_aligned(x) && is_aligned(shape->channels * element_bytes(storage));
+    bank.vectors = is_aligned(x) && is_aligned(shape.channels * element_bytes(storage));
     int taps = 0;
     for (int f = 0; f < bank.count; ++f) {
       const auto& [size, dilation, needs_weight] = filters[first + f];
@@ -1069,7 +1069,7 @@ Status depthwise_bank_backward(Storage storage, const BankShape* shape, const Ba
     const auto bytes = static_cast<size_t>(plan.bytes);
     Status status = dispatch(storage, [&](auto zero) {
       using T = decltype(zero);
-      if (shape->stride == 1) return PARTNAS_LAUNCH(bank_backward<T, 1>, grid, block, bytes, stream, bank);
+      if (shape.stride == 1) return PARTNAS_LAUNCH(bank_backward<T, 1>, grid, block, bytes, stream, bank);
       return PARTNAS_LAUNCH(bank_backward<T, 2>, grid, block, bytes, stream, bank);
     });
     if (status != success) return status;
@@ -1095,7 +1095,7 @@ Status depthwise_bank_backward(Storage storage, const BankShape* shape, const Ba
     if (status != success) return status;
   }
   if (!through_statistics) return success;
-  return normalise(storage, *shape, *device, {x, x_gradient, prologue, means, slopes, 0, 0, 0, 0}, stream);
+  return normalise(storage, shape, device, {x, x_gradient, prologue, means, slopes, 0, 0, 0, 0}, stream);
 }
 
 // The shapes of a bank of four on the least shared memory that a device has.
