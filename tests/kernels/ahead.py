@@ -1,0 +1,90 @@
+"""Compiles an operator's Triton kernels for GPUs that are not there: ``python ahead.py upsample``.
+
+Prints one JSON object a line for each kernel, dtype, architecture and table entry: what was compiled, ``error`` (one line,
+empty where it compiled), and where it did ``cubin``, the file with the machine code, in Triton's cache. That cache, which
+goes by content, is why a second run compiles nothing. Not to be run under the interpreter.
+"""
+
+import importlib
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+ARCHITECTURES = (75, 80, 90, 100)
+DTYPES = ("fp32", "bf16", "fp16")
+
+
+def jobs(operator):
+    """(index in AHEAD, dtype, table entry, architecture) of all that is compiled."""
+    for index, ahead in enumerate(_listed(operator)):
+        dtypes = DTYPES if "*T" in str(ahead.signature) else DTYPES[:1]
+        entries = []
+        for entry in ahead.table.values():
+            if entry not in entries:
+                entries.append(entry)
+        for dtype in dtypes:
+            for entry in entries:
+                for architecture in ARCHITECTURES:
+                    yield operator, index, dtype, entry, architecture
+
+
+def compiled(job):
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    operator, index, dtype, entry, architecture = job
+    ahead = _listed(operator)[index]
+    names = ahead.kernel.arg_names
+    constants = {**ahead.constexprs, **entry.blocks}
+    types = {name: "constexpr" if name in constants else ahead.signature[name] for name in names}
+    signature = {name: _type(value, dtype) for name, value in types.items()}
+    attributes = {
+        path: [["tt.divisibility", 16]]
+        for place, name in enumerate(names)
+        for path, value in _leaves(types[name], (place,))
+        if value.startswith("*") or value.endswith(":16")
+    }
+    facts = {
+        "kernel": ahead.kernel.__name__,
+        "dtype": dtype,
+        "architecture": architecture,
+        "constexprs": {**{k: str(v) for k, v in ahead.constexprs.items()}, **entry.blocks},
+        "num_warps": entry.num_warps,
+        "num_stages": entry.num_stages,
+    }
+    options = {"num_warps": entry.num_warps, "num_stages": entry.num_stages, "enable_fp_fusion": True}
+    try:
+        source = ASTSource(ahead.kernel, signature, constants, attributes)
+        found = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        return {**facts, "error": f"{type(error).__name__}: {reason}"}
+    cubin = next(str(path) for name, path in found.metadata_group.items() if name.endswith(".cubin"))
+    return {**facts, "error": "", "shared": found.metadata.shared, "cubin": cubin}
+
+
+def _listed(operator):
+    return importlib.import_module(f"partnas.kernels.{operator}").AHEAD
+
+
+def _type(value, dtype):
+    if isinstance(value, tuple):
+        return tuple(_type(part, dtype) for part in value)
+    return value.replace("*T", f"*{dtype}").removesuffix(":16")
+
+
+def _leaves(value, path):
+    if isinstance(value, tuple):
+        for index, part in enumerate(value):
+            yield from _leaves(part, (*path, index))
+    else:
+        yield path, value
+
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for facts in pool.map(compiled, list(jobs(sys.argv[1])), chunksize=4):
+            print(json.dumps(facts))
