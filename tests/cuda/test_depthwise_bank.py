@@ -139,9 +139,7 @@ class Case:
         room = load("depthwise_bank").ask("depthwise_bank_workspace", self.storage, *description)
         outputs = [self.output(self.shape) if x else None]
         outputs += [Output((channels,), "float32") if need else None for need in (scale, shift)]
-        outputs.append(
-            [Output(w.shape, "float32") if n else None for w, n in zip(self.weights, weights, strict=True)]
-        )
+        outputs.append([Output(w.shape, "float32") if n else None for w, n in zip(self.weights, weights, strict=True)])
         found = load("depthwise_bank").run(
             "depthwise_bank_backward",
             self.storage,
