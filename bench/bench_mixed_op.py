@@ -116,7 +116,9 @@ def cases(options):
                 continue
             contestants, truth, cell = steps(layout, space, options, dtype)
             floor = products([(cell, side)], options.batch, dtype)
-            yield Case(name, contestants, 0, 0, TOLERANCES[dtype], truth, floor, graphed=("channels-last", "ours"))
+            yield Case(
+                name, contestants, 0, 0, TOLERANCES[dtype], truth, floor, ("channels-last", "ours"), is_network=True
+            )
 
 
 def add_options(parser):

@@ -110,10 +110,12 @@ def cases(options: argparse.Namespace):
             yield Case(
                 name,
                 {**peers, "ours": our_step(net, x, gradient, which)},
-                tolerance=options.tolerance * (1 if dtype == torch.float32 else 8),
+                tolerance=options.tolerance * (1 if dtype == torch.float32 else 15),
                 truth=truth,
                 floor=products(zip(net.cells, sides, strict=True), options.batch, dtype),
-                graphed=("ours", "channels-last"),
+                # A graph's memory is its own, and a peer's of a large batch does not fit a second time.
+                graphed=("ours", "channels-last") if options.batch <= 16 else ("ours",),
+                is_network=True,
             )
             if options.variants:
                 for label, variant in VARIANTS.items():
