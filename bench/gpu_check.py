@@ -92,7 +92,7 @@ class Check:
     def planned(self) -> Iterator[Item]:
         yield Item("info", 60, [self.python("info", "-c", INFO)])
         yield Item("build", 240, [Process("build", build_command(), build_environment())])
-        yield Item("tests", 170, list(self.test_processes()), together=max(2, min(8, (os.cpu_count() or 2) // 2)))
+        yield Item("tests", 170, list(self.test_processes()), together=max(2, (os.cpu_count() or 2) - 4))
         large = [self.tests(f"large_{backend}", f"{LARGE} and {backend}") for backend in BACKENDS]
         yield Item("search_step", 100, [
             self.bench("search_step", "--no-compile", "--graph", "--rounds", "7"),
@@ -131,20 +131,24 @@ class Check:
     ) -> Process:
         paths = [str(ROOT / "tests" / "gpu" / file) for file in files] or [str(ROOT / "tests" / "gpu")]
         arguments = ["-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "-k", expression, *paths]
-        report = {"PARTNAS_GPU_REPORT": str(self.logs / f"{log}.jsonl"), "OMP_NUM_THREADS": "2"}
+        report = {"PARTNAS_GPU_REPORT": str(self.logs / f"{log}.jsonl"), "OMP_NUM_THREADS": "1"}
         if self.options.device == "cpu":
             report["PARTNAS_GPU_TESTS_ON"] = "cpu"
         return Process(log, [*prefix, sys.executable, *arguments], {**report, **environment})
 
     def test_processes(self) -> Iterator[Process]:
-        for backend in BACKENDS:
+        # Triton compiles as it goes, so the longest come first.
+        for backend in reversed(BACKENDS):
+            for half in ("options", "not options"):
+                log = f"depthwise_bank_{half.replace(' ', '_')}_{backend}"
+                yield self.tests(log, f"test_depthwise and {half} and {backend}", "test_gpu_operators.py")
             yield self.tests(f"search_{backend}", backend, "test_gpu_search.py")
+            for operator in OPERATORS:
+                prefix = operator.removesuffix("_sum").removesuffix("_pair")
+                if operator != "depthwise_bank":
+                    yield self.tests(f"{operator}_{backend}", f"test_{prefix} and {backend}", "test_gpu_operators.py")
             yield self.tests(f"calls_{backend}", f"{backend} and not {LARGE}", "test_gpu_calls.py")
         yield self.tests("calls", f"not native and not triton and not {LARGE}", "test_gpu_calls.py")
-        for operator in OPERATORS:
-            prefix = operator.removesuffix("_sum").removesuffix("_pair")
-            for backend in BACKENDS:
-                yield self.tests(f"{operator}_{backend}", f"test_{prefix} and {backend}", "test_gpu_operators.py")
 
     def sanitizer_processes(self) -> Iterator[Process]:
         program = sanitizer()

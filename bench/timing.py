@@ -41,7 +41,8 @@ class Case(NamedTuple):
 
     Attributes:
         name: What is computed, on what.
-        contestants: ``ours`` and its peers, each a function without arguments that returns a tensor or tensors.
+        contestants: ``ours`` and its peers, each a function without arguments that returns a tensor or tensors. Where
+            one has an attribute ``arranged``, that function of its result gives the tensors, and is not timed.
         reads: Bytes that must be read at the least; 0 where that is no floor.
         writes: Bytes that must be written.
         tolerance: Largest :func:`difference` from ``truth`` that still counts as equal.
@@ -253,7 +254,7 @@ def main(description: str, cases: Callable[[argparse.Namespace], Iterable[Case]]
         if options.only not in case.name:
             continue
         truth = case.truth or next(function for name, function in case.contestants.items() if name != OURS)
-        right = truth()
+        right = arranged(truth)
         fit, memory = {}, {}
         for name, function in entrants(case, options).items():
             error, memory[name] = tried(function, right, device)
@@ -316,11 +317,19 @@ def entrants(case: Case, options: argparse.Namespace) -> dict[str, Callable[[], 
     return found
 
 
+def arranged(function: Callable[[], Any]) -> Any:
+    """The result of a contestant in the order that all have in common."""
+    value = function()
+    arrange = getattr(function, "arranged", None)
+    return value if arrange is None else arrange(value)
+
+
 class Graphed:
     """A function on the device, recorded as a CUDA graph at the first call and replayed from then on."""
 
     def __init__(self, function: Callable[[], Any]):
         self._function, self._graph, self._result = function, None, None
+        self.arranged = getattr(function, "arranged", None)
 
     def __call__(self) -> Any:
         if self._graph is None:
@@ -343,18 +352,19 @@ def _served_by(name: str, function: Callable[[], Any], case: Case, device: torch
         with only(name, device) if case.is_network else use_backend(name):
             return function()
 
+    run.arranged = getattr(function, "arranged", None)
     return run
 
 
 def tried(function: Callable[[], Any], right: Any, device: torch.device) -> tuple[float | str, float]:
     """How far a result is off, or why there is none; and the MB that were allocated at most on the way, on a GPU."""
     if device.type == "cpu":
-        return difference(function(), right), 0.0
+        return difference(arranged(function), right), 0.0
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     try:
-        value = function()
+        value = arranged(function)
         torch.cuda.synchronize(device)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
