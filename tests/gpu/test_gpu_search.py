@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 from backends import only, served
-from gpu_cases import BACKENDS, DEVICE
+from gpu_cases import BACKENDS, DEVICE, ON_CPU
 
 from partnas.architect import Architect, frozen
 from partnas.distributed import World
@@ -19,6 +19,8 @@ from partnas.presets import space_of
 pytestmark = pytest.mark.filterwarnings("ignore:.*deterministic.*")
 IS_CUDA = DEVICE.type == "cuda"
 SPACE = space_of("search", "mini")
+if ON_CPU:
+    SPACE = SPACE.replace(channels=4, input_size=32, depth=4, fusion_channels=16)
 
 
 @pytest.fixture(params=BACKENDS)
