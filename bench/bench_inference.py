@@ -140,6 +140,7 @@ def cases(options):
                     tolerance=TOLERANCES[dtype],
                     truth=without_gradients(lambda exact=exact, wide=wide: exact(wide)),
                     graphed=("ours", "channels-last"),
+                    is_network=True,
                 )
 
 

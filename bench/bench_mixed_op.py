@@ -40,7 +40,10 @@ class Step:
         with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
             outputs = parts_of(self.run(*self.inputs))
         torch.autograd.backward(outputs, self.gradients)
-        nodes = [part for output in outputs for part in output.detach().chunk(self.nodes // len(outputs), 1)]
+        return [output.detach() for output in outputs]
+
+    def arranged(self, outputs):
+        nodes = [part for output in outputs for part in output.chunk(self.nodes // len(outputs), 1)]
         return [*nodes, *(x.grad for x in self.inputs), *self.order()]
 
 
@@ -116,7 +119,9 @@ def cases(options):
                 continue
             contestants, truth, cell = steps(layout, space, options, dtype)
             floor = products([(cell, side)], options.batch, dtype)
-            yield Case(name, contestants, 0, 0, TOLERANCES[dtype], truth, floor, graphed=("channels-last", "ours"))
+            yield Case(
+                name, contestants, 0, 0, TOLERANCES[dtype], truth, floor, ("channels-last", "ours"), is_network=True
+            )
 
 
 def add_options(parser):

@@ -7,6 +7,7 @@ taken between two CUDA events with a cold L2, and the memory that each contestan
 
 import argparse
 import csv
+import gc
 import math
 import platform
 import statistics
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from backends import only
 
 from partnas.allocator import keep_freed_memory
 from partnas.ops import use_backend
@@ -39,13 +41,15 @@ class Case(NamedTuple):
 
     Attributes:
         name: What is computed, on what.
-        contestants: ``ours`` and its peers, each a function without arguments that returns a tensor or tensors.
+        contestants: ``ours`` and its peers, each a function without arguments that returns a tensor or tensors. Where
+            one has an attribute ``arranged``, that function of its result gives the tensors, and is not timed.
         reads: Bytes that must be read at the least; 0 where that is no floor.
         writes: Bytes that must be written.
         tolerance: Largest :func:`difference` from ``truth`` that still counts as equal.
         truth: What should come out, in float64; the first peer's result where left out.
         floor: What cannot be spared, timed beside the contestants: the matrix products alone, say.
         graphed: Contestants that with ``--graph`` are raced as CUDA graphs, too.
+        is_network: Ours is made of several operators; those that a backend lacks are left to the reference.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Case(NamedTuple):
     truth: Callable[[], Any] | None = None
     floor: Callable[[], Any] | None = None
     graphed: tuple[str, ...] = ()
+    is_network: bool = False
 
 
 class Timing(NamedTuple):
@@ -249,7 +254,7 @@ def main(description: str, cases: Callable[[argparse.Namespace], Iterable[Case]]
         if options.only not in case.name:
             continue
         truth = case.truth or next(function for name, function in case.contestants.items() if name != OURS)
-        right = truth()
+        right = arranged(truth)
         fit, memory = {}, {}
         for name, function in entrants(case, options).items():
             error, memory[name] = tried(function, right, device)
@@ -259,7 +264,7 @@ def main(description: str, cases: Callable[[argparse.Namespace], Iterable[Case]]
                 told = f"it is off by {error:.1e}" if isinstance(error, float) else error
                 print(f"{case.name}: {name} is not timed, {told}", flush=True)
                 wrong += is_ours(name) and isinstance(error, float)
-        del right
+        del right, function
         if not any(map(is_ours, fit)):
             wrong += 1
             continue
@@ -267,7 +272,16 @@ def main(description: str, cases: Callable[[argparse.Namespace], Iterable[Case]]
         found = interleaved({**fit, **floor}, options.rounds, clock)
         least = (case.reads + case.writes * (1 if device.type == "cuda" else 2)) / speed
         report(case, found, least, memory, facts, options.csv)
+        del case, truth, fit, floor
+        release(device)
     sys.exit(1 if wrong else 0)
+
+
+def release(device: torch.device) -> None:
+    """Give back what contestants and their graphs held on the device, so that the next ones find all of it."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def header(facts: dict[str, Any], options: argparse.Namespace, speed: float) -> str:
@@ -291,14 +305,23 @@ def is_ours(name: str) -> bool:
 def entrants(case: Case, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """The contestants; on a GPU ours takes part once for each backend, and some again as a CUDA graph."""
     found: dict[str, Callable[[], Any]] = {}
-    for name, function in case.contestants.items():
-        each = {name: function}
-        if options.device.type == "cuda" and name == OURS:
-            each = {f"{OURS}, {backend}": _served_by(backend, function) for backend in ("native", "triton")}
+    for label, function in case.contestants.items():
+        each = {label: function}
+        if options.device.type == "cuda" and label == OURS:
+            each = {
+                f"{OURS}, {name}": _served_by(name, function, case, options.device) for name in ("native", "triton")
+            }
         found |= each
-        if options.device.type == "cuda" and options.graph and name in case.graphed:
-            found |= {f"{label}, graph": Graphed(one) for label, one in each.items()}
+        if options.device.type == "cuda" and options.graph and label in case.graphed:
+            found |= {f"{one}, graph": Graphed(step) for one, step in each.items()}
     return found
+
+
+def arranged(function: Callable[[], Any]) -> Any:
+    """The result of a contestant in the order that all have in common."""
+    value = function()
+    arrange = getattr(function, "arranged", None)
+    return value if arrange is None else arrange(value)
 
 
 class Graphed:
@@ -306,6 +329,7 @@ class Graphed:
 
     def __init__(self, function: Callable[[], Any]):
         self._function, self._graph, self._result = function, None, None
+        self.arranged = getattr(function, "arranged", None)
 
     def __call__(self) -> Any:
         if self._graph is None:
@@ -323,28 +347,32 @@ class Graphed:
         return self._result
 
 
-def _served_by(backend: str, function: Callable[[], Any]) -> Callable[[], Any]:
+def _served_by(name: str, function: Callable[[], Any], case: Case, device: torch.device) -> Callable[[], Any]:
     def run() -> Any:
-        with use_backend(backend):
+        with only(name, device) if case.is_network else use_backend(name):
             return function()
 
+    run.arranged = getattr(function, "arranged", None)
     return run
 
 
 def tried(function: Callable[[], Any], right: Any, device: torch.device) -> tuple[float | str, float]:
     """How far a result is off, or why there is none; and the MB that were allocated at most on the way, on a GPU."""
     if device.type == "cpu":
-        return difference(function(), right), 0.0
+        return difference(arranged(function), right), 0.0
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     try:
-        value = function()
+        value = arranged(function)
         torch.cuda.synchronize(device)
     except Exception as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200], 0.0
-    peak = torch.cuda.max_memory_allocated(device) - before
-    return difference(value, right), peak / 1e6
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    else:
+        peak = torch.cuda.max_memory_allocated(device) - before
+        return difference(value, right), peak / 1e6
+    release(device)
+    return reason, 0.0
 
 
 def report(
