@@ -27,7 +27,7 @@ Storage checked(const Tensor& volume, const std::vector<int64_t>& order, const c
   return storage_of(volume, name);
 }
 
-std::tuple<Tensor, Tensor> soft_argmax_3d(Tensor input, std::vector<int64_t> order) {
+std::tuple<Tensor, Tensor> forward(Tensor input, std::vector<int64_t> order) {
   const Storage storage = checked(input, order, "soft_argmax_3d");
   const DeviceGuard guard(input);
   const auto layout = layout_of(input);
@@ -40,14 +40,14 @@ std::tuple<Tensor, Tensor> soft_argmax_3d(Tensor input, std::vector<int64_t> ord
   if (xyz.numel() == 0) return {xyz, statistics};
   const Tensor scratch =
       empty(volume, {soft_argmax_3d_scratch(storage, volume.data_ptr(), &shape, parts)}, ScalarType::Float);
-  check(cuda::soft_argmax_3d(storage, volume.data_ptr(), &shape, order.data(), parts,
+  check(soft_argmax_3d(storage, volume.data_ptr(), &shape, order.data(), parts,
                              layout == VolumeLayout::channels_last, data<float>(scratch), data<float>(xyz),
                              data<float>(statistics), current_stream(volume)),
         "soft_argmax_3d");
   return {xyz, statistics};
 }
 
-Tensor soft_argmax_3d_backward(Tensor gradient, Tensor input, Tensor statistics, std::vector<int64_t> order) {
+Tensor backward(Tensor gradient, Tensor input, Tensor statistics, std::vector<int64_t> order) {
   constexpr const char* name = "soft_argmax_3d_backward";
   const Storage storage = checked(input, order, name);
   const auto parts = static_cast<int64_t>(order.size());
@@ -67,7 +67,7 @@ Tensor soft_argmax_3d_backward(Tensor gradient, Tensor input, Tensor statistics,
   if (output.numel() == 0) return output;
   const Volume to = volume_of(output, layout);
   const Tensor slopes = as_contiguous(gradient), numbers = as_contiguous(statistics);
-  check(cuda::soft_argmax_3d_backward(storage, data<float>(slopes), volume.data_ptr(), &shape, data<float>(numbers),
+  check(soft_argmax_3d_backward(storage, data<float>(slopes), volume.data_ptr(), &shape, data<float>(numbers),
                                       order.data(), parts, layout == VolumeLayout::channels_last, output.data_ptr(),
                                       &to, current_stream(volume)),
         name);
@@ -78,6 +78,6 @@ Tensor soft_argmax_3d_backward(Tensor gradient, Tensor input, Tensor statistics,
 }  // namespace partnas::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(partnas, CUDA, m) {
-  m.impl("soft_argmax_3d", TORCH_BOX(&partnas::cuda::soft_argmax_3d));
-  m.impl("soft_argmax_3d_backward", TORCH_BOX(&partnas::cuda::soft_argmax_3d_backward));
+  m.impl("soft_argmax_3d", TORCH_BOX(&partnas::cuda::forward));
+  m.impl("soft_argmax_3d_backward", TORCH_BOX(&partnas::cuda::backward));
 }
