@@ -20,7 +20,7 @@ BACKENDS = ("native", "triton", "reference")
 
 AVAILABLE: dict[str, tuple[str, ...]] = {
     "soft_argmax_3d": ("cpu", "cuda"),
-    "channel_shuffle": ("cpu",),
+    "channel_shuffle": ("cpu", "cuda"),
     "depthwise_bank": ("cpu",),
     "pointwise": ("cpu",),
     "pool_pair": ("cpu",),
