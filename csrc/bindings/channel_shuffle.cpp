@@ -7,7 +7,7 @@
 #include <numeric>
 #include <vector>
 
-#include "common/tensor.h"
+#include "common/channel_shuffle.h"
 
 namespace partnas {
 namespace {
@@ -21,28 +21,6 @@ constexpr int64_t long_run = 64;
 constexpr int64_t worth_a_plan = 16;
 // Small pixels are taken so many at a time that they are whole cache lines, up to this many bytes.
 constexpr int64_t cache_line = 64, longest_block = 4096;
-
-bool is_channels_last(const Tensor& x) {
-  if (x.is_contiguous() || (x.dim() != 4 && x.dim() != 5)) return false;
-  int64_t expected = 1;
-  const auto matches = [&](int64_t d) {
-    const bool same = x.size(d) == 1 || x.stride(d) == expected;
-    expected *= x.size(d);
-    return same;
-  };
-  bool same = matches(1);
-  for (int64_t d = x.dim() - 1; d >= 2; --d) same = same && matches(d);
-  return same && matches(0);
-}
-
-std::vector<int64_t> strides_of(const Tensor& x, bool channels_last) {
-  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
-  if (!channels_last) return contiguous_strides(sizes);
-  std::rotate(sizes.begin() + 1, sizes.begin() + 2, sizes.end());
-  std::vector<int64_t> strides = contiguous_strides(sizes);
-  std::rotate(strides.begin() + 1, strides.end() - 1, strides.end());
-  return strides;
-}
 
 // Output run i of each of `groups` groups is input run order[i] of the same group.
 void copy_runs(const char* from, char* to, const std::vector<int64_t>& order, int64_t groups, int64_t bytes,
@@ -158,24 +136,12 @@ std::vector<int64_t> order_of_groups(int64_t runs, int64_t groups) {
 }
 
 Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t> order, int64_t depth) {
-  STD_TORCH_CHECK(input.dim() >= 2, "channel_shuffle: x must be (B, C, ...)");
-  STD_TORCH_CHECK(depth >= 1 && input.size(1) % depth == 0, "channel_shuffle: ", input.size(1),
-                  " channels do not divide into runs of depth ", depth);
+  check_shuffle(input, groups_of_runs, order, depth);
   const int64_t runs = input.size(1) / depth;
-  if (groups_of_runs > 0) {
-    STD_TORCH_CHECK(order.empty() && runs % groups_of_runs == 0, "channel_shuffle: give an order, or a number of groups "
-                    "that divides ", runs, " runs");
-  } else {
-    STD_TORCH_CHECK(static_cast<int64_t>(order.size()) == runs, "channel_shuffle: order has ", order.size(), " of ",
-                    runs, " runs");
-  }
-  for (const int64_t run : order)
-    STD_TORCH_CHECK(run >= 0 && run < runs, "channel_shuffle: order names run ", run, " of ", runs);
-
-  const bool channels_last = is_channels_last(input);
+  const bool channels_last = has_inner_channels(input);
   const Tensor x = channels_last || input.is_contiguous() ? input : contiguous_copy(input);
   const auto sizes = x.sizes();
-  Tensor output = empty_strided({sizes.begin(), sizes.end()}, strides_of(x, channels_last), x.scalar_type());
+  Tensor output = empty_strided({sizes.begin(), sizes.end()}, shuffle_strides(x, channels_last), x.scalar_type());
   if (output.numel() == 0) return output;
   const bool streams = larger_than_cache(output.numel() * static_cast<int64_t>(output.element_size()));
   if (streams) advise_huge_pages(output);

@@ -66,7 +66,7 @@ inline Tensor contiguous_copy(const Tensor& x) {
   return torch::stable::copy_(copy, x);
 }
 
-inline Tensor contiguous(const Tensor& x) { return x.is_contiguous() ? x : contiguous_copy(x); }
+inline Tensor as_contiguous(const Tensor& x) { return x.is_contiguous() ? x : contiguous_copy(x); }
 
 // The map itself where it is channels-last, else a copy that is.
 inline Tensor channels_last(const Tensor& x, const char* name) {

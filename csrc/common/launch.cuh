@@ -201,7 +201,7 @@ inline bool is_aligned(const void* address) { return reinterpret_cast<uintptr_t>
 inline bool is_aligned(int64_t bytes) { return bytes % 16 == 0; }
 
 template <typename A, typename B>
-constexpr auto ceil_div(A a, B b) {
+__host__ __device__ constexpr auto ceil_div(A a, B b) {
   return (a + b - 1) / b;
 }
 

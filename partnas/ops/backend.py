@@ -19,8 +19,8 @@ from partnas.ops import namespaces, native
 BACKENDS = ("native", "triton", "reference")
 
 AVAILABLE: dict[str, tuple[str, ...]] = {
-    "soft_argmax_3d": ("cpu",),
-    "channel_shuffle": ("cpu",),
+    "soft_argmax_3d": ("cpu", "cuda"),
+    "channel_shuffle": ("cpu", "cuda"),
     "depthwise_bank": ("cpu",),
     "pointwise": ("cpu",),
     "pool_pair": ("cpu",),
