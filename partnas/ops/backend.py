@@ -19,7 +19,7 @@ from partnas.ops import namespaces, native
 BACKENDS = ("native", "triton", "reference")
 
 AVAILABLE: dict[str, tuple[str, ...]] = {
-    "soft_argmax_3d": ("cpu",),
+    "soft_argmax_3d": ("cpu", "triton"),
     "channel_shuffle": ("cpu",),
     "depthwise_bank": ("cpu",),
     "pointwise": ("cpu",),
