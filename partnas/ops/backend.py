@@ -19,7 +19,7 @@ from partnas.ops import namespaces, native
 BACKENDS = ("native", "triton", "reference")
 
 AVAILABLE: dict[str, tuple[str, ...]] = {
-    "soft_argmax_3d": ("cpu", "cuda"),
+    "soft_argmax_3d": ("cpu", "cuda", "triton"),
     "channel_shuffle": ("cpu", "cuda"),
     "depthwise_bank": ("cpu",),
     "pointwise": ("cpu",),

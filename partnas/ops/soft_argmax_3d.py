@@ -32,7 +32,7 @@ def soft_argmax_3d(heatmaps: torch.Tensor, parts: int, order: Sequence[int] | No
     volume = _as_volume(heatmaps, parts)
     order = _checked_order(order, parts)
     operators = backend.library("soft_argmax_3d", volume)
-    if operators and (volume.dtype != torch.float64 or volume.is_cpu):
+    if operators and (volume.dtype != torch.float64 or (volume.is_cpu and operators is torch.ops.partnas)):
         return native.apply(operators.soft_argmax_3d.default, volume, order)[0]
     return reference(volume, parts, order)
 

@@ -69,6 +69,12 @@ def random_map(shape, dtype=torch.float32, layout="channels_last", seed=0):
     return x.to(memory_format=torch.channels_last) if layout == "channels_last" else x
 
 
+def moved(x, device):
+    """A copy of ``x`` on a device, with its strides."""
+    every = x.untyped_storage().nbytes() // x.element_size()
+    return x.as_strided((every,), (1,), 0).to(device, copy=True).as_strided(x.shape, x.stride(), x.storage_offset())
+
+
 def assert_as_exact_as(actual, exact, plain, scale=0.0, factor=4.0):
     """Hold ``actual`` to ``exact`` (float64) within a small factor of the error of ``plain``.
 
