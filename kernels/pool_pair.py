@@ -10,11 +10,13 @@ wins if it is larger or NaN. So a value is held against the earlier ones with Na
 beats, and what lies before the map counts as NaN there, which any value beats.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from partnas.kernels.launch import Ahead, Config, launch
-from partnas.kernels.norm_sum import combined, finish_statistics, finite
+from partnas.kernels.norm_sum import channels_last, combined, finish_statistics, finite
 
 TABLE = {75: Config({}, 4, 1), 80: Config({}, 8, 1)}
 BACKWARD_TABLE = {75: Config({"ELEMENTS": 256}, 4, 1), 80: Config({"ELEMENTS": 512}, 4, 1)}
@@ -24,6 +26,7 @@ ELEMENTS = 1024
 
 
 def pool_pair(x: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    _check("pool_pair", x, stride)
     max_map, avg_map = _empty_pool(x, stride), _empty_pool(x, stride)
     channels = x.shape[1]
     programs = _places(max_map, ELEMENTS)
@@ -31,24 +34,25 @@ def pool_pair(x: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor,
     pivots = x.new_empty(2, channels, dtype=torch.float32)
     statistics = x.new_empty(2, 2, channels, dtype=torch.float32)
     _forward(x, max_map, avg_map, partials, pivots, stride, programs)
-    finish_statistics(partials, (programs, 2 * programs), pivots, statistics)
+    finish_statistics(partials, channels, (programs, 2 * programs), pivots, statistics)
     return max_map, avg_map, statistics
 
 
 def pool_pair_backward(
     max_gradient: torch.Tensor, avg_gradient: torch.Tensor, x: torch.Tensor, stride: int
 ) -> torch.Tensor:
-    return _gather(max_gradient, avg_gradient, x, stride)
+    return _gather("pool_pair_backward", max_gradient, avg_gradient, x, stride)
 
 
 def pool(x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
+    _check("pool", x, stride)
     out = _empty_pool(x, stride)
     _forward(x, out if takes_max else None, None if takes_max else out, None, None, stride, _places(out, ELEMENTS))
     return out
 
 
 def pool_backward(gradient: torch.Tensor, x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
-    return _gather(gradient if takes_max else None, None if takes_max else gradient, x, stride)
+    return _gather("pool_backward", gradient if takes_max else None, None if takes_max else gradient, x, stride)
 
 
 def _forward(x, max_map, avg_map, partials, pivots, stride, programs) -> None:
@@ -56,13 +60,14 @@ def _forward(x, max_map, avg_map, partials, pivots, stride, programs) -> None:
     _, channels, out_height, out_width = out.shape
     tile = _tile(channels)
     launch(
-        _pool, lambda blocks: (programs * triton.cdiv(channels, tile),), TABLE, _channels_last(x), max_map, avg_map,
+        _pool, lambda blocks: (programs * triton.cdiv(channels, tile),), TABLE, channels_last(x), max_map, avg_map,
         partials, pivots, channels, *x.shape[2:], out_height, out_width, _strip(out), programs,
         STRIDE=stride, CHANNELS=tile, COLUMNS=_columns(channels, ELEMENTS),
     )  # fmt: skip
 
 
-def _gather(max_gradient, avg_gradient, x, stride) -> torch.Tensor:
+def _gather(name, max_gradient, avg_gradient, x, stride) -> torch.Tensor:
+    _check(name, x, stride, [g for g in (max_gradient, avg_gradient) if g is not None])
     gradient = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     given = max_gradient if avg_gradient is None else avg_gradient
     _, channels, out_height, out_width = given.shape
@@ -72,20 +77,30 @@ def _gather(max_gradient, avg_gradient, x, stride) -> torch.Tensor:
         return (_places(given, blocks["ELEMENTS"]) * triton.cdiv(channels, tile),)
 
     launch(
-        _backward_1 if stride == 1 else _backward_2, grid, BACKWARD_TABLE, None if max_gradient is None else _channels_last(x),
-        *(None if g is None else _channels_last(g) for g in (max_gradient, avg_gradient)), gradient,
+        _backward_1 if stride == 1 else _backward_2, grid, BACKWARD_TABLE, None if max_gradient is None else channels_last(x),
+        *(None if g is None else channels_last(g) for g in (max_gradient, avg_gradient)), gradient,
         channels, *x.shape[2:], out_height, out_width, _strip(given), CHANNELS=tile,
     )  # fmt: skip
     return gradient
 
 
-def _channels_last(x: torch.Tensor) -> torch.Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+def _check(name: str, x: torch.Tensor, stride: int, gradients: Sequence[torch.Tensor] = ()) -> None:
+    if x.dim() != 4:
+        raise RuntimeError(f"{name}: x must be (B, C, H, W), got {x.dim()} dimensions")
+    if stride not in (1, 2):
+        raise RuntimeError(f"{name}: stride {stride} is neither 1 nor 2")
+    if 0 in x.shape[1:]:
+        raise RuntimeError(f"{name}: x has no pixels or no channels")
+    if any(g.shape != _shape(x, stride) or g.dtype != x.dtype for g in gradients):
+        raise RuntimeError(f"{name}: a gradient must have the shape and dtype of its pool")
+
+
+def _shape(x: torch.Tensor, stride: int) -> tuple[int, ...]:
+    return (*x.shape[:2], -(-x.shape[2] // stride), -(-x.shape[3] // stride))
 
 
 def _empty_pool(x: torch.Tensor, stride: int) -> torch.Tensor:
-    shape = (*x.shape[:2], -(-x.shape[2] // stride), -(-x.shape[3] // stride))
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return torch.empty(_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _tile(channels: int) -> int:
@@ -428,9 +443,8 @@ def _ahead(stride: int, channels: int, maxima: bool, averages: bool) -> list[Ahe
 
 
 AHEAD = [
-    ahead
-    for stride in (1, 2)
-    for channels in (16, 128)
-    for maxima, averages in ((True, True), (True, False), (False, True))
-    for ahead in _ahead(stride, channels, maxima, averages)
+    *_ahead(1, 16, True, True),
+    *_ahead(2, 16, True, True),
+    *_ahead(1, 128, True, False),
+    *_ahead(2, 128, False, True),
 ]
