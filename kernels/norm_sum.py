@@ -43,14 +43,20 @@ FINISH_TABLE = {75: Config({"ROWS": 512}, 8, 1), 80: Config({"ROWS": 1024}, 16, 
 
 
 def norm_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    if len(maps) > MOST:
+    _check(len(maps) > 0, "norm_stats: give at least one map")
+    channels, count = maps[0].shape[1], len(maps)
+    _check(
+        all(z.dim() == 4 and z.shape[1] == channels for z in maps), "norm_stats: all maps must have the same channels"
+    )
+    if count > MOST:
         return torch.cat([norm_stats(maps[:MOST]), norm_stats(maps[MOST:])])
     if any(z.dtype != maps[0].dtype for z in maps):
         return torch.cat([norm_stats([z]) for z in maps])
-    channels, count = maps[0].shape[1], len(maps)
-    maps = tuple(_channels_last(z) for z in maps)
+    maps = tuple(channels_last(z) for z in maps)
     length = _length(channels, REDUCED_COLUMNS)
-    rows = [triton.cdiv(z.numel(), length) for z in maps]
+    elements = tuple(z.numel() for z in maps)
+    filled = min(length, max(elements))
+    rows = [triton.cdiv(size, length) for size in elements]
     wanted = max(1, PROGRAMS * REDUCED_COLUMNS // length)
     # About as many rows for every program, whichever its map is.
     each = max(LEAST_ROWS, _whole(triton.cdiv(sum(rows), wanted), LEAST_ROWS))
@@ -58,25 +64,27 @@ def norm_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     statistics = maps[0].new_empty(count, 2, channels, dtype=torch.float32)
     partials = statistics.new_empty(ends[-1], 3, length)
     pivots = statistics.new_empty(count, channels)
-    elements = tuple(z.numel() for z in maps)
 
     def grid(blocks):
-        return ends[-1], length // REDUCED_COLUMNS
+        return ends[-1], triton.cdiv(filled, REDUCED_COLUMNS)
 
     launch(
-        _measure, grid, MEASURE_TABLE, maps, elements, tuple(ends), partials, pivots, each, length, channels,
+        _measure, grid, MEASURE_TABLE, maps, elements, ends, partials, pivots, each, length, channels,
         MAPS=count, COLUMNS=REDUCED_COLUMNS,
     )  # fmt: skip
-    finish_statistics(partials, tuple(ends), pivots, statistics)
+    finish_statistics(partials, filled, ends, pivots, statistics)
     return statistics
 
 
-def finish_statistics(partials: torch.Tensor, ends: tuple[int, ...], pivots: torch.Tensor, statistics: torch.Tensor):
+def finish_statistics(
+    partials: torch.Tensor, filled: int, ends: tuple[int, ...], pivots: torch.Tensor, statistics: torch.Tensor
+) -> None:
     """Second stage of batch statistics: ``statistics`` (K, 2, C) from moments that programs left.
 
     Args:
         partials: ``(S, 3, L)`` float32: counts, means of x - pivot and sums of squared deviations of elements whose channel
             is their place modulo C.
+        filled: How many of each L elements were written.
         ends: Where in ``partials`` each of the K maps ends.
         pivots: ``(K, C)``.
     """
@@ -86,8 +94,8 @@ def finish_statistics(partials: torch.Tensor, ends: tuple[int, ...], pivots: tor
         return count, triton.cdiv(channels, 16)
 
     launch(
-        _finish_statistics, grid, FINISH_TABLE, partials, ends, pivots, statistics, partials.shape[2], channels,
-        MAPS=count, CHANNELS=16,
+        _finish_statistics, grid, FINISH_TABLE, partials, ends, pivots, statistics, partials.shape[2],
+        filled // max(1, channels), channels, MAPS=count, CHANNELS=16,
     )  # fmt: skip
 
 
@@ -100,7 +108,16 @@ def norm_sum(
     shift: torch.Tensor | None,
     eps: float,
 ) -> torch.Tensor:
-    inputs = tuple(_channels_last(x) for x in (*maps, *identities))
+    _check(len(maps) + len(identities) > 0, "norm_sum: give at least one map or identity")
+    like = (*maps, *identities)[0]
+    _check_maps("norm_sum", like, (*maps, *identities))
+    _check_statistics("norm_sum", statistics, len(maps), like.shape[1])
+    _check(
+        weights.numel() == len(maps) * like.shape[1] and identity_weights.numel() == len(identities),
+        "norm_sum: each channel of each map and each identity needs its weight",
+    )
+    _check(shift is None or shift.numel() == like.shape[1], "norm_sum: shift must be (C,)")
+    inputs = tuple(channels_last(x) for x in (*maps, *identities))
     out = _empty_like(inputs[0])
     statistics, weights, identity_weights = _numbers(statistics), _numbers(weights), _numbers(identity_weights)
     shift = None if shift is None else _numbers(shift)
@@ -120,19 +137,22 @@ def norm_sum(
 def norm_sum_reduce(
     gradient: torch.Tensor, maps: Sequence[torch.Tensor], statistics: torch.Tensor, identities: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    gradient = _channels_last(gradient)
-    inputs = [_channels_last(x) for x in (*maps, *identities)]
+    _check_maps("norm_sum_reduce", gradient, (*maps, *identities))
+    _check_statistics("norm_sum_reduce", statistics, len(maps), gradient.shape[1])
+    gradient = channels_last(gradient)
+    inputs = [channels_last(x) for x in (*maps, *identities)]
     statistics = _numbers(statistics)
     channels, elements = gradient.shape[1], gradient.numel()
     sums = gradient.new_empty(1 + len(inputs), channels, dtype=torch.float32)
     length = _length(channels, REDUCED_COLUMNS)
+    filled = min(length, elements)
     rows = triton.cdiv(elements, length)
     each = max(LEAST_ROWS, _whole(triton.cdiv(rows * length, PROGRAMS * REDUCED_COLUMNS), LEAST_ROWS))
     segments = triton.cdiv(rows, each)
     partials = sums.new_empty(1 + len(inputs), segments, length)
 
     def grid(blocks):
-        return segments, length // REDUCED_COLUMNS
+        return segments, triton.cdiv(filled, REDUCED_COLUMNS)
 
     for first in range(0, max(1, len(inputs)), MOST_REDUCED):
         some = tuple(inputs[first : first + MOST_REDUCED])
@@ -146,7 +166,16 @@ def norm_sum_reduce(
         return 1 + len(inputs), triton.cdiv(channels, 16)
 
     launch(
-        _finish_sums, finish_grid, FINISH_TABLE, partials, sums, segments * (length // channels), channels, CHANNELS=16
+        _finish_sums,
+        finish_grid,
+        FINISH_TABLE,
+        partials,
+        sums,
+        segments,
+        filled // max(1, channels),
+        length,
+        channels,
+        CHANNELS=16,
     )
     return sums[: 1 + len(maps)], sums[1 + len(maps) :].sum(1)
 
@@ -162,7 +191,16 @@ def norm_sum_backward(
     wanted_identities: Sequence[int],
     eps: float,
 ) -> list[torch.Tensor]:
-    gradient = _channels_last(gradient)
+    count, channels = len(maps), gradient.shape[1]
+    _check_maps("norm_sum_backward", gradient, [maps[k] for k in wanted if 0 <= k < count])
+    _check_statistics("norm_sum_backward", statistics, count, channels)
+    _check(means.numel() == (count + 1) * channels, "norm_sum_backward: means must be (1 + K, C)")
+    _check(weights.numel() == count * channels, "norm_sum_backward: each channel of each map needs its weight")
+    for k in wanted:
+        _check(0 <= k < count, f"norm_sum_backward: there is no map {k}")
+    for index in wanted_identities:
+        _check(0 <= index < identity_weights.numel(), f"norm_sum_backward: there is no identity {index}")
+    gradient = channels_last(gradient)
     statistics, weights, means = _numbers(statistics), _numbers(weights), _numbers(means)
     identity_weights = _numbers(identity_weights)
     gradients = [_empty_like(gradient) for _ in (*wanted, *wanted_identities)]
@@ -171,7 +209,7 @@ def norm_sum_backward(
         some = sources[first : first + MOST]
         read = [index for index, is_map in some if is_map]
         launch(
-            _backward, _sum_grid(gradient), TABLE, gradient, tuple(_channels_last(maps[k]) for k in read) or (gradient,),
+            _backward, _sum_grid(gradient), TABLE, gradient, tuple(channels_last(maps[k]) for k in read) or (gradient,),
             statistics, weights, means, identity_weights, tuple(gradients[first : first + MOST]), *_sizes(gradient),
             eps, WANTED=tuple(index for index, _ in some), MAPS=len(read), OUTPUTS=len(some),
             COLUMNS=COLUMNS,
@@ -179,12 +217,27 @@ def norm_sum_backward(
     return gradients
 
 
-def _channels_last(x: torch.Tensor) -> torch.Tensor:
+def channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def _empty_like(x: torch.Tensor) -> torch.Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise RuntimeError(message)
+
+
+def _check_maps(name: str, like: torch.Tensor, maps: Sequence[torch.Tensor]) -> None:
+    _check(like.dim() == 4, f"{name}: maps must be (B, C, H, W)")
+    _check(all(x.dtype == like.dtype for x in maps), f"{name}: all maps must be (B, C, H, W) of one dtype")
+    _check(all(x.shape == like.shape for x in maps), f"{name}: all maps must have one shape")
+
+
+def _check_statistics(name: str, statistics: torch.Tensor, count: int, channels: int) -> None:
+    _check(statistics.shape == (count, 2, channels), f"{name}: statistics must be (K, 2, C)")
 
 
 def _numbers(x: torch.Tensor) -> torch.Tensor:
@@ -213,7 +266,7 @@ def _sum_grid(x: torch.Tensor):
     elements, length, _ = _sizes(x)
 
     def grid(blocks):
-        return triton.cdiv(triton.cdiv(elements, length), blocks["ROWS"]), length // COLUMNS
+        return triton.cdiv(triton.cdiv(elements, length), blocks["ROWS"]), triton.cdiv(min(elements, length), COLUMNS)
 
     return grid
 
@@ -334,16 +387,15 @@ def _reduce(
 
 
 @triton.jit
-def _finish_sums(partials, sums, rows, channels, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
-    """sums [K, C] of partials [K, rows, C]."""
+def _finish_sums(partials, sums, segments, of_segment, length, channels, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
+    """sums [K, C] of partials [K, segments, length], of which `of_segment` pixels are filled."""
     k = tl.program_id(0)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    partials += k.to(tl.int64) * rows * channels
+    partials += k.to(tl.int64) * segments * length
     total = tl.zeros([ROWS, CHANNELS], tl.float32)
-    for first in range(0, rows, ROWS):
-        row = first + tl.arange(0, ROWS)[:, None]
-        inside = (row < rows) & (c < channels)[None, :]
-        total += tl.load(partials + row.to(tl.int64) * channels + c[None, :], inside, 0.0)
+    for first in range(0, segments * of_segment, ROWS):
+        at, inside = _rows_at(first, segments * of_segment, of_segment, length, channels, c, ROWS)
+        total += tl.load(partials + at, inside, 0.0)
     tl.store(sums + k * channels + c, tl.sum(total, 0), c < channels)
 
 
@@ -435,7 +487,7 @@ def combined(count, mean, squares):
 
 @triton.jit(do_not_specialize=["ends"])
 def _finish_statistics(
-    partials, ends, pivots, statistics, length, channels,
+    partials, ends, pivots, statistics, length, of_segment, channels,
     MAPS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     index = tl.program_id(0)
@@ -444,14 +496,13 @@ def _finish_statistics(
         first = tl.where(index == k, ends[k - 1], first)
         last = tl.where(index == k, ends[k], last)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    of_segment = length // channels
     rows = (last - first) * of_segment
     partials += first.to(tl.int64) * 3 * length
 
     counts = tl.zeros([ROWS, CHANNELS], tl.float32)
     totals = tl.zeros([ROWS, CHANNELS], tl.float32)
     for row in range(0, rows, ROWS):
-        at, inside = _rows_at(row, rows, of_segment, length, channels, c, ROWS)
+        at, inside = _rows_at(row, rows, of_segment, 3 * length, channels, c, ROWS)
         count = tl.load(partials + at, inside, 0.0)
         counts += count
         totals += count * tl.load(partials + at + length, inside, 0.0)
@@ -460,7 +511,7 @@ def _finish_statistics(
 
     squares = tl.zeros([ROWS, CHANNELS], tl.float32)
     for row in range(0, rows, ROWS):
-        at, inside = _rows_at(row, rows, of_segment, length, channels, c, ROWS)
+        at, inside = _rows_at(row, rows, of_segment, 3 * length, channels, c, ROWS)
         moved = tl.load(partials + at + length, inside, 0.0) - mean[None, :]
         squares += (
             tl.load(partials + at + 2 * length, inside, 0.0) + tl.load(partials + at, inside, 0.0) * moved * moved
@@ -472,9 +523,10 @@ def _finish_statistics(
 
 
 @triton.jit
-def _rows_at(first, rows, of_segment, length, channels, c, ROWS: tl.constexpr):
+def _rows_at(first, rows, of_segment, segment_length, channels, c, ROWS: tl.constexpr):
+    """Where the channels of pixels from ``first`` are, of ``rows`` in segments of ``of_segment``, and whether they are."""
     row = first + tl.arange(0, ROWS)
-    at = (row // of_segment).to(tl.int64) * 3 * length + row % of_segment * channels
+    at = (row // of_segment).to(tl.int64) * segment_length + row % of_segment * channels
     return at[:, None] + c[None, :], (row < rows)[:, None] & (c < channels)[None, :]
 
 
@@ -535,6 +587,7 @@ def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
                 "pivots": numbers,
                 "statistics": numbers,
                 "length": "i32:16",
+                "of_segment": "i32",
                 "channels": "i32:16",
             },
             {"MAPS": maps, "CHANNELS": 16},
@@ -548,7 +601,14 @@ AHEAD = [
     Ahead(
         _finish_sums,
         FINISH_TABLE,
-        {"partials": "*fp32", "sums": "*fp32", "rows": "i32", "channels": "i32:16"},
+        {
+            "partials": "*fp32",
+            "sums": "*fp32",
+            "segments": "i32",
+            "of_segment": "i32",
+            "length": "i32:16",
+            "channels": "i32:16",
+        },
         {"CHANNELS": 16},
     ),
 ]
