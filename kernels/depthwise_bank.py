@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
-
 from partnas.kernels.launch import Ahead, Config, launch
+
 from partnas.ops.maps import empty_map
 
 # A kind is (size, dilation, whether the gradient of the taps is wanted); a bank is kinds with the number of each.
@@ -192,7 +192,7 @@ def _filtered(
 ):  # fmt: skip
     """ROWS tiles of one filter's map. x points, and row and column are, where the first one's first tap lies."""
     sums = (tl.zeros([BLOCK_W, BLOCK_C], tl.float32),) * ROWS
-    for j in range(KIND[0]):
+    for _ in range(KIND[0]):
         hidden ^= nothing
         there = inside & (column >= 0) & (column < W)
         waiting = ()
@@ -647,33 +647,41 @@ def _rows_back(stride: int, wanted: int) -> int:
 
 
 _SIZES = {"C": "i32:16", "H": "i32", "W": "i32", "height": "i32", "width": "i32", "nothing": "i32:16"}
-_ALL = ((3, 1), (5, 1), (3, 2), (5, 2))
 
 
-def _ahead_filter(kinds, count, stride, affine):
-    bank = tuple(((*kind, False), count) for kind in kinds)
-    constexprs = {"BANK": bank, "TAPS": count * sum(k[0] ** 2 for k in kinds), "STRIDE": stride}
-    constexprs |= {"AFFINE": affine, "RELU": True, "BLOCK_C": 32, "BLOCK_W": TILE // 32}
-    signature = {"x": "*T", "packed": "*fp32", "maps": ("*T",) * len(kinds) * count, **_SIZES}
-    return Ahead(_filter, FILTER if stride == 1 else FILTER_EVERY_SECOND, signature, constexprs)
+def _ahead(kinds, count, stride, affine, wanted, sums):
+    """The kernels of a bank of ``count`` filters of each kind; what of them is the same for all is in ``AHEAD``."""
+    filters, taps = len(kinds) * count, count * sum(size * size for size, _ in kinds)
+    table = FILTER if stride == 1 else FILTER_EVERY_SECOND
+    maps = ("*T",) * filters
+    tile = {"STRIDE": stride, "AFFINE": affine, "RELU": True, "BLOCK_C": 32, "BLOCK_W": TILE // 32}
+    bank = {"BANK": tuple(((*kind, False), count) for kind in kinds), "TAPS": taps}
+    yield Ahead(_filter, table, {"x": "*T", "packed": "*fp32", "maps": maps, **_SIZES}, {**bank, **tile})
+    bank |= {"BANK": tuple(((*kind, wanted), count) for kind in kinds), "WANTED": taps * wanted}
+    signature = {"gradients": maps, "x": "*T", "packed": "*fp32", "to": "*T", "partials": "*fp32", **_SIZES}
+    tile |= {"NEEDS_X": True, "NEEDS_SUMS": sums, "SCALED": False, "ROWS": _rows_back(stride, taps * wanted)}
+    yield Ahead(_back, BACK, signature, {**bank, **tile})
 
 
-def _ahead_back(kinds, count, stride, affine, wanted, sums):
-    bank = tuple(((*kind, wanted), count) for kind in kinds)
-    taps = count * sum(k[0] ** 2 for k in kinds)
-    constexprs = {"BANK": bank, "TAPS": taps, "WANTED": taps * wanted, "STRIDE": stride}
-    constexprs |= {"AFFINE": affine, "RELU": True, "NEEDS_X": True, "NEEDS_SUMS": sums, "SCALED": False}
-    constexprs |= {"BLOCK_C": 32, "BLOCK_W": TILE // 32, "ROWS": _rows_back(stride, taps * wanted)}
-    signature = {"gradients": ("*T",) * len(kinds) * count, "x": "*T", "packed": "*fp32", "to": "*T"}
-    return Ahead(_back, BACK, {**signature, "partials": "*fp32", **_SIZES}, constexprs)
-
-
+_NUMBERS = ("packed", "statistics", "scale", "shift", "partials", "scale_gradient", "shift_gradient")
+_WIDE = dict.fromkeys(_NUMBERS, "*fp32")
+_FOUR = ("*fp32",) * 4
+_OF_TWO_KINDS = {"BANK": (((3, 1, True), 2), ((5, 2, True), 2)), "TAPS": 68, "NORM": True}
 AHEAD = [
-    _ahead_filter(_ALL, 4, 1, False),
-    _ahead_filter(_ALL, 4, 2, False),
-    _ahead_filter(_ALL[1:2], 1, 1, True),
-    _ahead_back(_ALL, 4, 1, False, True, False),
-    _ahead_back(_ALL, 4, 2, False, True, False),
-    _ahead_back(_ALL, 4, 1, False, False, False),
-    _ahead_back(_ALL[1:2], 1, 1, True, True, True),
+    *_ahead(((5, 1), (3, 2)), 2, 1, False, True, False),
+    *_ahead(((5, 1), (3, 2)), 2, 2, False, True, False),
+    *_ahead(((5, 2),), 1, 1, True, False, True),
+    Ahead(_pack, PACK, {**_WIDE, "weights": _FOUR, "eps": "fp32", "C": "i32:16"}, {**_OF_TWO_KINDS, "SCALE": True}),
+    Ahead(
+        _reduce,
+        REDUCE,
+        {**_WIDE, "tap_gradients": _FOUR, "tiles": "i32", "C": "i32:16"},
+        {**_OF_TWO_KINDS, "WANTED": 68, "NEEDS_SUMS": True},
+    ),
+    Ahead(
+        _through_statistics,
+        THROUGH,
+        {**_WIDE, "gradient": "*T", "x": "*T", "to": "*T", "pixels": "i64", "C": "i32:16"},
+        {"TAPS": 68, "BLOCK_C": 32},
+    ),
 ]
