@@ -3,7 +3,9 @@
 A program owns a tile of pixels of one row and of channels, and takes a few rows of it through all filters, one filter after the
 other: the first reads the source, the others find it in the first-level cache. A filter goes by columns of taps: one
 column's taps and the values under all rows wait in registers, so that each value serves every row that it reaches. That
-loop must not be unrolled: the compiler would move all loads to its front and run out of registers.
+loop must not be unrolled: the compiler would move all loads to its front and run out of registers. Nor may it see that
+addresses and masks are the same from turn to turn, and keep them all: they are given a zero, ``hidden``, that it does
+not know.
 
 Backward turns it round: the values of a tile and their gradients wait in registers, and each number of a map's gradient
 that is loaded serves both the source's gradient and the taps' gradients. The latter are summed over the tile, and over
@@ -184,13 +186,14 @@ def _pack(
 
 @triton.jit
 def _filtered(
-    x, taps, numbers, column, row, offsets, inside, C, H, W,
+    x, taps, numbers, column, row, offsets, inside, C, H, W, hidden, nothing,
     KIND: tl.constexpr, STRIDE: tl.constexpr, AFFINE: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """ROWS tiles of one filter's map. x points, and row and column are, where the first one's first tap lies."""
     sums = (tl.zeros([BLOCK_W, BLOCK_C], tl.float32),) * ROWS
-    for j in range(KIND[0]):
+    for _ in range(KIND[0]):
+        hidden ^= nothing
         there = inside & (column >= 0) & (column < W)
         waiting = ()
         for i in tl.static_range(KIND[0]):
@@ -198,22 +201,22 @@ def _filtered(
         at = x
         for q in tl.static_range(2 * _span(KIND) + (ROWS - 1) * STRIDE + 1):
             if _is_read(KIND, STRIDE, ROWS, q):
-                mask = there & (row + q >= 0) & (row + q < H)
+                mask = there & (row + hidden + q >= 0) & (row + hidden + q < H)
                 value = _entering(at + offsets, mask, numbers, AFFINE, RELU)
                 for r in tl.static_range(ROWS):
                     if _tap_over(KIND, STRIDE, q, r) >= 0:
                         total = sums[r] + value * waiting[_tap_over(KIND, STRIDE, q, r)]
                         sums = sums[:r] + (total,) + sums[r + 1 :]
-            at += W.to(tl.int64) * C
+            at += W.to(tl.int64) * C + 16 * hidden
         taps += C
         column += KIND[1]
         x += KIND[1] * C
-    return sums
+    return sums, hidden
 
 
 @triton.jit
 def _filter(
-    x, packed, maps, C, H, W, height, width,
+    x, packed, maps, C, H, W, height, width, nothing,
     BANK: tl.constexpr, TAPS: tl.constexpr, STRIDE: tl.constexpr, AFFINE: tl.constexpr, RELU: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr, ROWS: tl.constexpr, STRIPS: tl.constexpr,
 ):  # fmt: skip
@@ -223,32 +226,33 @@ def _filter(
     inside = (first + channel < C) & (pixel >= 0)
     packed += first + channel + 0 * pixel
     numbers = _numbers(packed, TAPS, C, inside, AFFINE)
+    hidden = nothing
     for strip in range(tl.minimum(STRIPS, tl.cdiv(height - top, ROWS))):
-        y = top + strip * ROWS + 0 * pixel
-        line = image * H + (top + strip * ROWS) * STRIDE
-        to = ((image * height + top + strip * ROWS) * width + left) * C + first
         taps = packed
         for n in tl.static_range(len(BANK)):
-            # Where the first tap lies.
-            at = x + ((line - _span(BANK[n][0])) * W + left * STRIDE - _span(BANK[n][0])) * C + first
             for f in range(BANK[n][1]):
-                sums = _filtered(
-                    at, taps, numbers, (left + pixel) * STRIDE - _span(BANK[n][0]), y * STRIDE - _span(BANK[n][0]),
-                    pixel * (STRIDE * C) + channel, inside, C, H, W, BANK[n][0], STRIDE, AFFINE, RELU, ROWS, BLOCK_W,
-                    BLOCK_C,
+                # Where the first tap lies.
+                y = (top + strip * ROWS + hidden) * STRIDE - _span(BANK[n][0])
+                z = left * STRIDE - _span(BANK[n][0])
+                sums, hidden = _filtered(
+                    x + ((image * H + y) * W + z) * C + first, taps, numbers, z + pixel * STRIDE, y + 0 * pixel,
+                    pixel * (STRIDE * C) + channel, inside, C, H, W, hidden, nothing, BANK[n][0], STRIDE, AFFINE, RELU,
+                    ROWS, BLOCK_W, BLOCK_C,
                 )  # fmt: skip
-                to_row = _pick(maps, _first_filter(BANK, n), BANK[n][1], f) + to
+                y = top + strip * ROWS + hidden
+                to = _pick(maps, _first_filter(BANK, n), BANK[n][1], f)
+                to += ((image * height + y) * width + left) * C + first
                 for r in tl.static_range(ROWS):
-                    mask = inside & (left + pixel < width) & (y + r < height)
-                    tl.store(to_row + (pixel * C + channel), sums[r].to(x.dtype.element_ty), mask=mask)
-                    to_row += width.to(tl.int64) * C
+                    mask = inside & (left + pixel < width) & (y + r + 0 * pixel < height)
+                    tl.store(to + (pixel * C + channel), sums[r].to(x.dtype.element_ty), mask=mask)
+                    to += width.to(tl.int64) * C + 16 * hidden
                 taps += BANK[n][0][0] * BANK[n][0][0] * C
 
 
 @triton.jit
 def _taken_back(
-    gradient, taps, values, formed, partials, column, row, offsets, inside, channels_inside, C, height, width,
-    KIND: tl.constexpr, STRIDE: tl.constexpr, NEEDS_VALUE: tl.constexpr, ROWS: tl.constexpr, BLOCK_W: tl.constexpr,
+    gradient, taps, values, formed, partials, column, row, offsets, inside, channels_inside, C, height, width, hidden,
+    nothing, KIND: tl.constexpr, STRIDE: tl.constexpr, NEEDS_VALUE: tl.constexpr, ROWS: tl.constexpr, BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """What one filter adds to the tiles ``formed`` of the source's gradient; writes its taps' sums over this tile.
@@ -257,10 +261,10 @@ def _taken_back(
     """
     for phase in tl.static_range(STRIDE):
         for turn in range(_column_taps(KIND, phase, STRIDE)[0]):
+            hidden ^= nothing
             j = _column_taps(KIND, phase, STRIDE)[1] + turn * _column_taps(KIND, phase, STRIDE)[2]
             shift = (phase - (j - KIND[0] // 2) * KIND[1]) // STRIDE
-            lag = column + (phase - (j - KIND[0] // 2) * KIND[1]) // STRIDE
-            there = inside & (lag >= 0) & (lag < width)
+            there = inside & (column + shift >= 0) & (column + shift < width)
             waiting = ()
             if NEEDS_VALUE:
                 for i in tl.static_range(KIND[0]):
@@ -269,7 +273,7 @@ def _taken_back(
             at = gradient + (shift - 4 * width.to(tl.int64)) * C
             for o in tl.static_range(ROWS + 8):
                 if _meets_some(KIND, STRIDE, ROWS, o - 4):
-                    mask = there & (row + (o - 4) >= 0) & (row + (o - 4) < height)
+                    mask = there & (row + hidden + (o - 4) >= 0) & (row + hidden + (o - 4) < height)
                     g = tl.load(at + offsets, mask=mask, other=0.0).to(tl.float32)
                     for i in tl.static_range(KIND[0]):
                         if _row_met(KIND, i, STRIDE, ROWS, o - 4) >= 0:
@@ -283,17 +287,17 @@ def _taken_back(
                             if KIND[2]:
                                 total = sums[i] + values[_cell(KIND, i, STRIDE, ROWS, o - 4, phase)] * g
                                 sums = sums[:i] + (total,) + sums[i + 1 :]
-                at += width.to(tl.int64) * C
+                at += width.to(tl.int64) * C + 16 * hidden
             if KIND[2]:
                 for i in tl.static_range(KIND[0]):
                     to = partials + (i * KIND[0] + j) * C + tl.arange(0, BLOCK_C)
                     tl.store(to, tl.sum(sums[i], 0), mask=channels_inside)
-    return formed
+    return formed, hidden
 
 
 @triton.jit
 def _back(
-    gradients, x, packed, to, partials, C, H, W, height, width,
+    gradients, x, packed, to, partials, C, H, W, height, width, nothing,
     BANK: tl.constexpr, TAPS: tl.constexpr, WANTED: tl.constexpr, STRIDE: tl.constexpr, AFFINE: tl.constexpr,
     RELU: tl.constexpr, NEEDS_X: tl.constexpr, NEEDS_SUMS: tl.constexpr, SCALED: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr, ROWS: tl.constexpr,
@@ -326,13 +330,14 @@ def _back(
     row = y + 0 * column
     taps = packed
     sums_of_taps = partials
+    hidden = nothing
     for n in tl.static_range(len(BANK)):
         for f in range(BANK[n][1]):
             gradient = _pick(gradients, _first_filter(BANK, n), BANK[n][1], f)
-            gradient += ((image * height + y) * width + left) * C + first
-            formed = _taken_back(
+            gradient += ((image * height + y + hidden) * width + left) * C + first
+            formed, hidden = _taken_back(
                 gradient, taps, values, formed, sums_of_taps, column, row, offsets, inside, channels_inside, C, height,
-                width, BANK[n][0], STRIDE, NEEDS_VALUE, ROWS, BLOCK_W, BLOCK_C,
+                width, hidden, nothing, BANK[n][0], STRIDE, NEEDS_VALUE, ROWS, BLOCK_W, BLOCK_C,
             )  # fmt: skip
             taps += BANK[n][0][0] * BANK[n][0][0] * C
             if BANK[n][0][2]:
@@ -343,7 +348,7 @@ def _back(
         product_sum = sum
         for cell in tl.static_range(ROWS * STRIDE * STRIDE):
             mask = inside & _is_there(column, y, H, W, STRIDE, cell)
-            at = source + _step(W, C, STRIDE, cell)
+            at = source + _step(W, C, STRIDE, cell) + 16 * hidden
             found = formed[cell]
             if RELU:
                 found = tl.where(_entering(x + at, mask, numbers, AFFINE, RELU) <= 0, 0.0, found)
@@ -472,6 +477,7 @@ def depthwise_bank(
         height,
         width,
         *shape[2:],
+        0,
         BANK=bank.kinds,
         TAPS=bank.taps,
         STRIDE=stride,
@@ -532,6 +538,7 @@ def depthwise_bank_backward(
         height,
         width,
         *coarse,
+        0,
         BANK=bank.kinds,
         TAPS=bank.taps,
         WANTED=bank.wanted,
@@ -639,34 +646,42 @@ def _rows_back(stride: int, wanted: int) -> int:
     return 2 if stride == 2 else 4 if wanted else 8
 
 
-_SIZES = {"C": "i32:16", "H": "i32", "W": "i32", "height": "i32", "width": "i32"}
-_ALL = ((3, 1), (5, 1), (3, 2), (5, 2))
+_SIZES = {"C": "i32:16", "H": "i32", "W": "i32", "height": "i32", "width": "i32", "nothing": "i32:16"}
 
 
-def _ahead_filter(kinds, count, stride, affine):
-    bank = tuple(((*kind, False), count) for kind in kinds)
-    constexprs = {"BANK": bank, "TAPS": count * sum(k[0] ** 2 for k in kinds), "STRIDE": stride}
-    constexprs |= {"AFFINE": affine, "RELU": True, "BLOCK_C": 32, "BLOCK_W": TILE // 32}
-    signature = {"x": "*T", "packed": "*fp32", "maps": ("*T",) * len(kinds) * count, **_SIZES}
-    return Ahead(_filter, FILTER if stride == 1 else FILTER_EVERY_SECOND, signature, constexprs)
+def _ahead(kinds, count, stride, affine, wanted, sums):
+    """The kernels of a bank of ``count`` filters of each kind; what of them is the same for all is in ``AHEAD``."""
+    filters, taps = len(kinds) * count, count * sum(size * size for size, _ in kinds)
+    table = FILTER if stride == 1 else FILTER_EVERY_SECOND
+    maps = ("*T",) * filters
+    tile = {"STRIDE": stride, "AFFINE": affine, "RELU": True, "BLOCK_C": 32, "BLOCK_W": TILE // 32}
+    bank = {"BANK": tuple(((*kind, False), count) for kind in kinds), "TAPS": taps}
+    yield Ahead(_filter, table, {"x": "*T", "packed": "*fp32", "maps": maps, **_SIZES}, {**bank, **tile})
+    bank |= {"BANK": tuple(((*kind, wanted), count) for kind in kinds), "WANTED": taps * wanted}
+    signature = {"gradients": maps, "x": "*T", "packed": "*fp32", "to": "*T", "partials": "*fp32", **_SIZES}
+    tile |= {"NEEDS_X": True, "NEEDS_SUMS": sums, "SCALED": False, "ROWS": _rows_back(stride, taps * wanted)}
+    yield Ahead(_back, BACK, signature, {**bank, **tile})
 
 
-def _ahead_back(kinds, count, stride, affine, wanted, sums):
-    bank = tuple(((*kind, wanted), count) for kind in kinds)
-    taps = count * sum(k[0] ** 2 for k in kinds)
-    constexprs = {"BANK": bank, "TAPS": taps, "WANTED": taps * wanted, "STRIDE": stride}
-    constexprs |= {"AFFINE": affine, "RELU": True, "NEEDS_X": True, "NEEDS_SUMS": sums, "SCALED": False}
-    constexprs |= {"BLOCK_C": 32, "BLOCK_W": TILE // 32, "ROWS": _rows_back(stride, taps * wanted)}
-    signature = {"gradients": ("*T",) * len(kinds) * count, "x": "*T", "packed": "*fp32", "to": "*T"}
-    return Ahead(_back, BACK, {**signature, "partials": "*fp32", **_SIZES}, constexprs)
-
-
+_NUMBERS = ("packed", "statistics", "scale", "shift", "partials", "scale_gradient", "shift_gradient")
+_WIDE = dict.fromkeys(_NUMBERS, "*fp32")
+_FOUR = ("*fp32",) * 4
+_OF_TWO_KINDS = {"BANK": (((3, 1, True), 2), ((5, 2, True), 2)), "TAPS": 68, "NORM": True}
 AHEAD = [
-    _ahead_filter(_ALL, 4, 1, False),
-    _ahead_filter(_ALL, 4, 2, False),
-    _ahead_filter(_ALL[1:2], 1, 1, True),
-    _ahead_back(_ALL, 4, 1, False, True, False),
-    _ahead_back(_ALL, 4, 2, False, True, False),
-    _ahead_back(_ALL, 4, 1, False, False, False),
-    _ahead_back(_ALL[1:2], 1, 1, True, True, True),
+    *_ahead(((5, 1), (3, 2)), 2, 1, False, True, False),
+    *_ahead(((5, 1), (3, 2)), 2, 2, False, True, False),
+    *_ahead(((5, 2),), 1, 1, True, False, True),
+    Ahead(_pack, PACK, {**_WIDE, "weights": _FOUR, "eps": "fp32", "C": "i32:16"}, {**_OF_TWO_KINDS, "SCALE": True}),
+    Ahead(
+        _reduce,
+        REDUCE,
+        {**_WIDE, "tap_gradients": _FOUR, "tiles": "i32", "C": "i32:16"},
+        {**_OF_TWO_KINDS, "WANTED": 68, "NEEDS_SUMS": True},
+    ),
+    Ahead(
+        _through_statistics,
+        THROUGH,
+        {**_WIDE, "gradient": "*T", "x": "*T", "to": "*T", "pixels": "i64", "C": "i32:16"},
+        {"TAPS": 68, "BLOCK_C": 32},
+    ),
 ]

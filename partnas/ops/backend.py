@@ -21,7 +21,7 @@ BACKENDS = ("native", "triton", "reference")
 AVAILABLE: dict[str, tuple[str, ...]] = {
     "soft_argmax_3d": ("cpu", "cuda", "triton"),
     "channel_shuffle": ("cpu", "cuda"),
-    "depthwise_bank": ("cpu",),
+    "depthwise_bank": ("cpu", "triton"),
     "pointwise": ("cpu",),
     "pool_pair": ("cpu",),
     "norm_sum": ("cpu",),
