@@ -40,7 +40,7 @@ struct Slices {
 };
 
 inline Slices slices_of(int64_t channels, int vector, int most_channels) {
-  const int vectors = static_cast<int>(channels / vector), most = most_channels < vector ? 1 : most_channels / vector;
+  const int vectors = channels > vector ? static_cast<int>(channels / vector) : 1, most = most_channels / vector;
   const int count = ceil_div(vectors, most), width = ceil_div(vectors, count);
   return {vectors, width, threads / width, count};
 }

@@ -1,5 +1,6 @@
 // Mean and variance of every channel in one read: Welford's update over a few rows at a time in each thread, Chan's
-// merge within a block, and a second kernel that adds up the blocks in double, in one order whatever ran first.
+// merge within a block, and a second kernel that adds up the blocks in double, in one order whatever ran first. A block
+// takes one of its numbers away from all of them: where the mean is many deviations from zero, it would be too coarse.
 // Included by kernel files only.
 #pragma once
 
@@ -12,7 +13,7 @@ constexpr int most_measured = 120;
 
 template <int V>
 struct Moments {
-  float count, mean[V], square[V];  // square: sum of squared deviations from the mean
+  float count, mean[V], square[V];  // mean: from the pivot on; square: sum of squared deviations from the mean
 };
 
 template <int V>
@@ -25,8 +26,12 @@ __device__ __forceinline__ void clear(Moments<V>& m) {
 // With s and q the sums of x - mean and of its square over the new rows, the new mean is mean + s / n and the new sum of
 // squares grows by q - s^2 / n, n counting all rows.
 template <int R, typename T, int V>
-__device__ __forceinline__ void add(Moments<V>& m, const Pack<T, V> (&rows)[R]) {
-  if (m.count == 0) rows[0].get(m.mean);
+__device__ __forceinline__ void add(Moments<V>& m, const float (&pivot)[V], const Pack<T, V> (&rows)[R]) {
+  if (m.count == 0) {
+    rows[0].get(m.mean);
+#pragma unroll
+    for (int j = 0; j < V; ++j) m.mean[j] -= pivot[j];
+  }
   float sum[V] = {}, squares[V] = {};
 #pragma unroll
   for (int r = 0; r < R; ++r) {
@@ -34,7 +39,7 @@ __device__ __forceinline__ void add(Moments<V>& m, const Pack<T, V> (&rows)[R]) 
     rows[r].get(x);
 #pragma unroll
     for (int j = 0; j < V; ++j) {
-      const float d = x[j] - m.mean[j];
+      const float d = x[j] - pivot[j] - m.mean[j];
       sum[j] += d;
       squares[j] = fmaf(d, d, squares[j]);
     }
@@ -86,17 +91,22 @@ __device__ __forceinline__ void merge_rows(Moments<V>& m, const Place& at, const
   }
 }
 
-// Partials [segments, 3, C]: count, mean and sum of squared deviations.
+// What a block leaves of every channel: count, pivot, mean from there on, and sum of squared deviations.
+constexpr int64_t moments_left = 4;
+
+// Partials [segments, moments_left, C].
 template <int V>
-__device__ __forceinline__ void write_moments(const Moments<V>& m, const Place& at, int channels, int64_t segment,
-                                              float* partials) {
+__device__ __forceinline__ void write_moments(const Moments<V>& m, const float (&pivot)[V], const Place& at, int channels,
+                                              int64_t segment, float* partials) {
   if (!at.inside || at.row > 0) return;
-  float* to = partials + segment * 3 * channels + static_cast<int64_t>(at.vector) * V;
+  const int64_t row = channels;
+  float* to = partials + segment * moments_left * row + static_cast<int64_t>(at.vector) * V;
 #pragma unroll
   for (int j = 0; j < V; ++j) {
     to[j] = m.count;
-    to[channels + j] = m.mean[j];
-    to[2 * static_cast<int64_t>(channels) + j] = m.square[j];
+    to[row + j] = pivot[j];
+    to[2 * row + j] = m.mean[j];
+    to[3 * row + j] = m.square[j];
   }
 }
 
@@ -107,28 +117,28 @@ struct Measured {
 };
 
 // `lanes` threads a channel; statistics [K, 2, C].
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 4)
 finish_moments(const float* partials, const Measured measured, int channels, int lanes, float* statistics) {
   PARTNAS_SHARED double room[4][threads];
   const int thread = static_cast<int>(threadIdx.x), wide = threads / lanes, lane = thread / wide;
   const int k = static_cast<int>(blockIdx.y);
   const int64_t channel = static_cast<int64_t>(blockIdx.x) * wide + thread % wide;
-  const int64_t size = 3 * static_cast<int64_t>(channels);
+  const int64_t row = channels, size = moments_left * row;
   const int segments = measured.segments[k];
   const float* from = partials + measured.first[k] * size + channel;
   const bool there = channel < channels && segments > 0;
   // Deviations from the first segment's mean: in double, what they lose by cancelling is far below float32.
-  const double pivot = there ? static_cast<double>(from[channels]) : 0.0;
+  const double pivot = there ? static_cast<double>(from[row]) + static_cast<double>(from[2 * row]) : 0.0;
   double count = 0, sum = 0, squares = 0, within = 0;
   if (there) {
 #pragma unroll 4
     for (int s = lane; s < segments; s += lanes) {
       const float* segment = from + static_cast<int64_t>(s) * measured.step * size;
-      const double n = segment[0], d = static_cast<double>(segment[channels]) - pivot;
+      const double n = segment[0], d = static_cast<double>(segment[row]) + static_cast<double>(segment[2 * row]) - pivot;
       count += n;
       sum += n * d;
       squares += n * d * d;
-      within += static_cast<double>(segment[2 * static_cast<int64_t>(channels)]);
+      within += static_cast<double>(segment[3 * row]);
     }
   }
   room[0][thread] = count;

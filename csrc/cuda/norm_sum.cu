@@ -12,8 +12,10 @@ namespace {
 
 static_assert(most_branches <= most_measured);
 
-// Blocks that fill the largest GPUs several times over, so that none of their multiprocessors waits long for the last.
-constexpr int64_t many_blocks = 1056;
+// Blocks of each kernel: a whole number of times what an H100 holds, so that none of its multiprocessors waits long for
+// the last of them. Smaller GPUs are filled as well.
+constexpr int64_t multiprocessors = 132, stats_blocks = 9 * multiprocessors, reduce_blocks = 8 * multiprocessors,
+                  apply_blocks = 18 * multiprocessors;
 
 // Channels of a slice at the most.
 constexpr int most_channels = 128;
@@ -49,7 +51,7 @@ struct StatsMaps {
 constexpr int stats_rows = 4;
 
 template <typename T, int V>
-__global__ void __launch_bounds__(threads, 4)
+__global__ void __launch_bounds__(threads, 3)
 norm_stats_kernel(const StatsMaps maps, const Slices slices, int64_t segment_rows, int channels, float* partials) {
   PARTNAS_SHARED MergeRoom<V> room[1];
   const int block = static_cast<int>(blockIdx.x), segment = block / slices.count;
@@ -58,21 +60,23 @@ norm_stats_kernel(const StatsMaps maps, const Slices slices, int64_t segment_row
   while (maps.first[k + 1] <= segment) ++k;
 
   Moments<V> m;
+  float pivot[V] = {};
   clear(m);
   if (at.inside) {
     const T* x = static_cast<const T*>(maps.x[k]) + static_cast<int64_t>(at.vector) * V;
     const int64_t step = static_cast<int64_t>(slices.rows) * channels;
-    for_rows<stats_rows>(rows_of(segment - maps.first[k], segment_rows, maps.rows[k]), at.row, slices.rows,
-                         [&](int64_t row, auto together) {
-                           constexpr int n = decltype(together)::value;
-                           Pack<T, V> packs[n];
+    const Rows mine = rows_of(segment - maps.first[k], segment_rows, maps.rows[k]);
+    Pack<T, V>::from(x + mine.begin * channels).get(pivot);
+    for_rows<stats_rows>(mine, at.row, slices.rows, [&](int64_t row, auto together) {
+      constexpr int n = decltype(together)::value;
+      Pack<T, V> packs[n];
 #pragma unroll
-                           for (int r = 0; r < n; ++r) packs[r] = Pack<T, V>::from(x + row * channels + r * step);
-                           add(m, packs);
-                         });
+      for (int r = 0; r < n; ++r) packs[r] = Pack<T, V>::from(x + row * channels + r * step);
+      add(m, pivot, packs);
+    });
   }
   merge_rows(m, at, slices, room[0]);
-  write_moments(m, at, channels, segment, partials);
+  write_moments(m, pivot, at, channels, segment, partials);
 }
 
 struct Stats {
@@ -87,7 +91,7 @@ Stats stats_shape(const int64_t* rows, int maps, int64_t channels, int vector) {
   const int64_t tile = static_cast<int64_t>(shape.slices.rows) * stats_rows;
   int64_t tiles = 0;
   for (int k = 0; k < maps; ++k) tiles += ceil_div(rows[k], tile);
-  shape.segment_rows = tile * tiles_together(tiles * shape.slices.count, many_blocks);
+  shape.segment_rows = tile * tiles_together(tiles * shape.slices.count, stats_blocks);
   for (int k = 0; k < maps; ++k)
     shape.first[k + 1] = shape.first[k] + static_cast<int>(ceil_div(rows[k], shape.segment_rows));
   return shape;
@@ -167,6 +171,9 @@ norm_sum_kernel(const SumInputs inputs, int maps, int branches, const float* __r
                          [&](int64_t row, auto together) { sum_up(row * channels + channel, together); });
 }
 
+// Bytes of constants that slices are made narrower for.
+constexpr int constants_room = 24 << 10;
+
 // How norm_sum and its backward are launched: `floats` constants for each channel of a slice.
 struct Apply {
   Slices slices;
@@ -177,13 +184,13 @@ struct Apply {
 };
 
 Apply apply_shape(int64_t rows, int64_t channels, int vector, int floats) {
-  constexpr int least_channels = 32, room = 24 << 10, float_bytes = 4;
+  constexpr int least_channels = 32, float_bytes = 4;
   constexpr int64_t most_tiles = 16;
   int slice = most_channels;
-  while (slice > least_channels && slice * floats * float_bytes > room) slice /= 2;
+  while (slice > least_channels && slice * floats * float_bytes > constants_room) slice /= 2;
   const Slices slices = slices_of(channels, vector, slice);
   const int64_t tile = static_cast<int64_t>(slices.rows) * (vector == 1 ? rows_held<1> : held / vector);
-  const int64_t together = tiles_together(ceil_div(rows, tile) * slices.count, 2 * many_blocks);
+  const int64_t together = tiles_together(ceil_div(rows, tile) * slices.count, apply_blocks);
   const int64_t segment_rows = tile * (together < most_tiles ? together : most_tiles);
   return {slices, segment_rows, static_cast<int>(ceil_div(rows, segment_rows)),
           floats * slices.width * vector * float_bytes};
@@ -311,7 +318,7 @@ ColumnSum column_sum(const float* from, float* to, int64_t columns, int64_t coun
   return {from, to, columns, count, lanes, static_cast<int>(ceil_div(columns, static_cast<int64_t>(threads / lanes)))};
 }
 
-__global__ void __launch_bounds__(threads) sum_columns(const ColumnSum one, const ColumnSum other) {
+__global__ void __launch_bounds__(threads, 4) sum_columns(const ColumnSum one, const ColumnSum other) {
   PARTNAS_SHARED double room[threads];
   const int thread = static_cast<int>(threadIdx.x), block = static_cast<int>(blockIdx.x);
   const bool is_one = block < one.blocks;
@@ -343,7 +350,7 @@ Reduce reduce_shape(int branches, int64_t rows, int64_t channels, int vector) {
   const Slices slices = slices_of(channels, vector, most_channels);
   const int groups = branches > group_size ? ceil_div(branches, group_size) : 1;
   const int64_t tile = static_cast<int64_t>(slices.rows) * group_size;
-  const int64_t segment_rows = tile * tiles_together(ceil_div(rows, tile) * slices.count * groups, many_blocks);
+  const int64_t segment_rows = tile * tiles_together(ceil_div(rows, tile) * slices.count * groups, reduce_blocks);
   return {slices, segment_rows, groups, static_cast<int>(ceil_div(rows, segment_rows))};
 }
 
@@ -455,7 +462,7 @@ Status launch_reduce(const Reduce& shape, const void* gradient, const SumInputs&
 
 int64_t norm_stats_scratch(Storage storage, const int64_t* rows, int maps, int64_t channels) {
   return larger_of_widths(storage, [&](int vector) {
-    return 3 * channels * stats_shape(rows, maps, channels, vector).first[maps];
+    return moments_left * channels * stats_shape(rows, maps, channels, vector).first[maps];
   });
 }
 
@@ -524,8 +531,9 @@ Status norm_sum_reduce(Storage storage, const void* gradient, const void* const*
                        const float* statistics, int64_t rows, int64_t channels, float* scratch, float* sums, float* dots,
                        Stream stream) {
   const int branches = maps + identities;
-  if (rows == 0 || channels == 0) return success;
   if (branches > most_branches) return invalid_value;
+  if (channels == 0) rows = 0;
+  if (channels == 0 && identities == 0) return success;
   return dispatch(storage, [&](auto number) {
     using T = decltype(number);
     const bool vectors = divides<T>(channels) && all_aligned(inputs, branches) && is_aligned(gradient);
@@ -539,9 +547,11 @@ Status norm_sum_reduce(Storage storage, const void* gradient, const void* const*
       const auto launch = branches <= 1   ? launch_reduce<T, V, 1>
                           : branches == 2 ? launch_reduce<T, V, 2>
                                           : launch_reduce<T, V, group_size>;
-      const Status status = launch(shape, gradient, arguments, maps, branches, statistics, rows, channels, scratch,
-                                   partial_dots, stream);
-      if (status != success) return status;
+      if (rows > 0) {
+        const Status status = launch(shape, gradient, arguments, maps, branches, statistics, rows, channels, scratch,
+                                     partial_dots, stream);
+        if (status != success) return status;
+      }
       const ColumnSum of_sums = column_sum(scratch, sums, columns, shape.segments);
       const ColumnSum of_dots =
           column_sum(partial_dots, dots, identities, static_cast<int64_t>(shape.segments) * shape.slices.count);
@@ -579,6 +589,15 @@ Status norm_sum_backward(Storage storage, const void* gradient, const void* cons
                             static_cast<int>(channels), shape.slices, shape.segment_rows, eps);
     });
   });
+}
+
+Facts norm_sum_facts() {
+  return {{"norm_stats_kernel<.*>", threads, 0, 24},
+          {"norm_sum_kernel<.*>", threads, constants_room, 16},
+          {"norm_sum_reduce_kernel<.*>", threads, 0, 16},
+          {"norm_sum_backward_kernel<.*>", threads, constants_room, 16},
+          {"sum_columns", threads, 0, 32},
+          {"finish_moments", threads, 0, 32}};
 }
 
 }  // namespace partnas::cuda

@@ -115,18 +115,19 @@ __device__ __forceinline__ Line<T, V> reduced(const Taps<T, V>& taps, bool there
 
 // Welford's update by one row, `inverse` being one over the number of rows with it.
 template <typename T, int V>
-__device__ __forceinline__ void add_one(Moments<V>& m, const Pack<T, V>& pack, float inverse) {
-  float x[V];
+__device__ __forceinline__ void add_one(Moments<V>& m, const Pack<T, V>& pivots, const Pack<T, V>& pack, float inverse) {
+  float x[V], pivot[V];
   pack.get(x);
+  pivots.get(pivot);
 #pragma unroll
   for (int j = 0; j < V; ++j) {
-    const float d = x[j] - m.mean[j];
+    const float d = x[j] - pivot[j] - m.mean[j];
     m.square[j] = fmaf(d * (1.0f - inverse), d, m.square[j]);
     m.mean[j] = fmaf(d, inverse, m.mean[j]);
   }
 }
 
-// partials [segments, 2, 3, C] where `measures`: every block walks the tiles of its segment, and leaves their moments.
+// partials [segments, 2, moments_left, C] where `measures`: every block walks the tiles of its segment, and leaves their moments.
 template <typename T, int V, int stride, bool takes_max, bool takes_avg, bool measures>
 __global__ void __launch_bounds__(threads, 2)
 pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restrict__ max_map, T* __restrict__ avg_map,
@@ -135,9 +136,15 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
   const Place at = place_in(grid.slices, block % grid.slices.count);
   const int64_t channel = static_cast<int64_t>(at.vector) * V;
   Moments<V> of_max, of_avg;
+  PARTNAS_SHARED Pack<T, V> pivots[threads];
   if (measures) {
     clear(of_max);
     clear(of_avg);
+    if (at.inside && at.row == 0) {
+      const int64_t unit = segment / grid.strips * grid.span, image = unit / grid.output_width;
+      pivots[at.lane] = Pack<T, V>::from(x + image * grid.height * grid.width * grid.channels + channel);
+    }
+    __syncthreads();
   }
   for (int64_t tile = segment; tile < grid.tiles; tile += segments) {
     const int64_t unit = tile / grid.strips * grid.span + at.row;
@@ -178,7 +185,7 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
         for (int j = 0; j < V; ++j) largest[j] = larger(larger(largest[j], middle[j]), bottom[j]);
         const Pack<T, V> pack = Pack<T, V>::of(largest);
         pack.put(max_map + to);
-        if (measures) add_one(of_max, pack, inverse);
+        if (measures) add_one(of_max, pivots[at.lane], pack, inverse);
       }
       if (takes_avg) {
         // `row` is the one below the window.
@@ -189,7 +196,7 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
         for (int j = 0; j < V; ++j) average[j] = (lines[0].sum[j] + lines[1].sum[j] + lines[2].sum[j]) * scale;
         const Pack<T, V> pack = Pack<T, V>::of(average);
         pack.put(avg_map + to);
-        if (measures) add_one(of_avg, pack, inverse);
+        if (measures) add_one(of_avg, pivots[at.lane], pack, inverse);
       }
       lines[0] = lines[stride];
       if (stride == 1) lines[1] = lines[2];
@@ -199,10 +206,12 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
   if (measures) {
     PARTNAS_SHARED MergeRoom<V> room[1];
     of_avg.count = of_max.count;
+    float pivot[V];
+    pivots[at.lane].get(pivot);
     merge_rows(of_max, at, grid.slices, room[0]);
-    write_moments(of_max, at, grid.channels, 2 * static_cast<int64_t>(segment), partials);
+    write_moments(of_max, pivot, at, grid.channels, 2 * static_cast<int64_t>(segment), partials);
     merge_rows(of_avg, at, grid.slices, room[0]);
-    write_moments(of_avg, at, grid.channels, 2 * static_cast<int64_t>(segment) + 1, partials);
+    write_moments(of_avg, pivot, at, grid.channels, 2 * static_cast<int64_t>(segment) + 1, partials);
   }
 }
 
@@ -470,7 +479,7 @@ Status launch_backward(const PoolShape& shape, const void* max_gradient, const v
 int64_t pool_pair_scratch(Storage storage, const PoolShape& shape) {
   if (is_empty(shape)) return 0;
   return larger_of_widths(
-      storage, [&](int vector) { return 6 * shape.channels * segments_of(forward_grid(shape, vector)); });
+      storage, [&](int vector) { return 2 * moments_left * shape.channels * segments_of(forward_grid(shape, vector)); });
 }
 
 Status pool_pair(Storage storage, const PoolShape& shape, const void* x, float* scratch, void* max_map, void* avg_map,
@@ -527,6 +536,12 @@ Status pool_pair_backward(Storage storage, const PoolShape& shape, const void* m
       return launch(shape, max_gradient, avg_gradient, x, gradient, stream);
     });
   });
+}
+
+Facts pool_pair_facts() {
+  return {{"pool_kernel<.*>", threads, 0, 16},
+          {"pool_backward_kernel<.*>", threads, 0, 16},
+          {"finish_moments", threads, 0, 32}};
 }
 
 }  // namespace partnas::cuda
