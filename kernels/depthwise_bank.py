@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
-from partnas.kernels.launch import Ahead, Config, launch
 
+from partnas.kernels.launch import Ahead, Config, launch
 from partnas.ops.maps import empty_map
 
 # A kind is (size, dilation, whether the gradient of the taps is wanted); a bank is kinds with the number of each.

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
+
 from partnas.kernels.launch import Ahead, Config, launch
 
 MOST = 32

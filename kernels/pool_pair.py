@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
+
 from partnas.kernels.launch import Ahead, Config, launch
 from partnas.kernels.norm_sum import channels_last, combined, finish_statistics, finite
 

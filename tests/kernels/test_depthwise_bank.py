@@ -2,8 +2,8 @@ import pytest
 import torch
 from bank_cases import EIGHT, EPS, FOUR, NAN, Case, check, distance, expected
 from map_cases import random_map
-from partnas.kernels import depthwise_bank as kernels
 
+from partnas.kernels import depthwise_bank as kernels
 from partnas.ops import namespaces, use_backend
 from partnas.ops.depthwise_bank import depthwise_bank, reference
 
