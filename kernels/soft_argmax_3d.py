@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
+from partnas.kernels import numbers
+from partnas.kernels.launch import Ahead, Config, launch
+from partnas.kernels.numbers import unpacked
 
 from partnas.errors import PartnasError
-from partnas.kernels.launch import Ahead, Config, launch
 
 TABLE = {75: Config({"ELEMENTS": 1024}, 4, 1), 80: Config({"ELEMENTS": 2048}, 4, 1)}
 FINISH_TABLE = {75: Config({}, 1, 1)}
@@ -24,7 +26,6 @@ MOST_COLUMNS = 256
 SEGMENT = 16384
 MOST_SEGMENTS = 256
 
-PARTS_A_WORD, PART_BITS = 4, 15
 PARTS_A_LAUNCH = 64
 LOWEST = tl.constexpr(-torch.finfo(torch.float32).max)
 """Reference of what holds nothing but -inf so far: its exponentials are zero, and anything finite lifts it."""
@@ -46,7 +47,18 @@ def soft_argmax_3d(volume: torch.Tensor, order: Sequence[int]) -> tuple[torch.Te
             return (batch * segments * len(some),)
 
         settings = (len(some), first, chosen, segments)
-        launch(_sums, grid, TABLE, volume, partials, _words(some), *settings, *strides, *sizes, COLUMNS=_tile(columns))
+        launch(
+            _sums,
+            grid,
+            TABLE,
+            volume,
+            partials,
+            numbers.packed(some),
+            *settings,
+            *strides,
+            *sizes,
+            COLUMNS=_tile(columns),
+        )
     tile = triton.next_power_of_2(segments)
     finished = (partials, xyz, statistics, segments)
     launch(_finish, lambda _: (batch * chosen,), FINISH_TABLE, *finished, PLANES=axes == PLANES, SEGMENTS=tile)
@@ -76,7 +88,7 @@ def soft_argmax_3d_backward(
             return (batch * tiles * len(some),)
 
         launch(
-            _gradient, grid, TABLE, gradient, volume, statistics, out, _words(some), len(some), first, len(order),
+            _gradient, grid, TABLE, gradient, volume, statistics, out, numbers.packed(some), len(some), first, len(order),
             *gradient.stride(), *strides, *sizes, COLUMNS=tile, PLANES=axes == PLANES,
         )  # fmt: skip
     return out
@@ -90,7 +102,7 @@ def _walk(volume: torch.Tensor) -> tuple[tuple[int, int, int], int, int]:
     by_columns = volume.stride(2) == 1 or depth == 1
     axes = COLUMNS if by_columns and (not by_rows or depth > width) else PLANES
     rows, columns = volume.shape[axes[0]] * volume.shape[axes[1]], volume.shape[axes[2]]
-    if max(rows, columns, volume.shape[1]) >= 2**31 - 2**20 or volume.shape[1] >= 2**PART_BITS:
+    if max(rows, columns) >= 2**31 - 2**20:
         raise PartnasError(
             f"soft_argmax_3d: a volume of shape {tuple(volume.shape)} is too large for the Triton kernels"
         )
@@ -99,25 +111,6 @@ def _walk(volume: torch.Tensor) -> tuple[tuple[int, int, int], int, int]:
 
 def _tile(columns: int) -> int:
     return min(triton.next_power_of_2(columns), MOST_COLUMNS)
-
-
-def _words(numbers: Sequence[int]) -> tuple[int, ...]:
-    """Small numbers, four in each argument of 64 bits. The highest and the lowest bit are set, so that their values do
-    not tell one kernel from another."""
-    words = []
-    for begin in range(0, len(numbers), PARTS_A_WORD):
-        packed = sum(n << (PART_BITS * i) for i, n in enumerate(numbers[begin : begin + PARTS_A_WORD]))
-        words.append(1 << 62 | packed << 1 | 1)
-    return tuple(words)
-
-
-@triton.jit
-def _number(words, index):
-    """Number ``index`` of what ``_words`` packed."""
-    word = words[0]
-    for i in tl.static_range(1, len(words)):
-        word = tl.where(index // 4 == i, words[i], word)
-    return (word >> (15 * (index % 4) + 1)) & 32767
 
 
 @triton.jit
@@ -131,10 +124,10 @@ def _sums(
     index = program % some
     segment = program // some % segments
     sample = (program // some // segments).to(tl.int64)
-    volume += sample * batch_stride + _number(order, index) * part_stride
+    volume += sample * batch_stride + unpacked(order, index).to(tl.int64) * part_stride
     rows = outer * middle
-    begin = (rows.to(tl.int64) * segment // segments).to(tl.int32)
-    end = (rows.to(tl.int64) * (segment + 1) // segments).to(tl.int32)
+    begin = (segment.to(tl.int64) * rows // segments).to(tl.int32)
+    end = ((segment.to(tl.int64) + 1) * rows // segments).to(tl.int32)
 
     reference = LOWEST
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
@@ -211,7 +204,7 @@ def _gradient(
     o, m = row // middle, row % middle
     there = (row < rows) & (i < inner)
 
-    place = _number(places, index)
+    place = unpacked(places, index)
     out += sample * out_batch + (first + index).to(tl.int64) * out_part
     out += o.to(tl.int64) * out_outer + m.to(tl.int64) * out_middle + i.to(tl.int64) * out_inner
     if place == 0:
@@ -237,7 +230,7 @@ _STRIDES = {"batch_stride": "i64:16", "part_stride": "i64:16", "outer_stride": "
 _OUT_STRIDES = {"out_batch": "i64:16", "out_part": "i64:16", "out_outer": "i64:16", "out_middle": "i64:16"}
 _SIZES = {"some": "i32", "first": "i32", "chosen": "i32"}
 _GRID = {"outer": "i32:16", "middle": "i32:16", "inner": "i32:16"}
-_WORDS = ("i64",) * 5
+_WORDS = ("i64",) * 6
 
 AHEAD = [
     *(

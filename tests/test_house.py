@@ -27,7 +27,7 @@ FLOORS = {
     "cuda": ("csrc/cuda/{}.cu", "csrc/cuda/{}.h", "csrc/bindings/cuda/{}.cpp", "tests/cuda/test_{}.py"),
     "triton": ("kernels/{}.py", "tests/kernels/test_{}.py"),
 }
-HELPERS = {"csrc/cpu": set(), "csrc/cuda": set(), "kernels": {"__init__", "launch"}}
+HELPERS = {"csrc/cpu": set(), "csrc/cuda": set(), "kernels": {"__init__", "launch", "numbers"}}
 """Files beside the operators' own that are compiled as they are."""
 
 

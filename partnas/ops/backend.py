@@ -20,7 +20,7 @@ BACKENDS = ("native", "triton", "reference")
 
 AVAILABLE: dict[str, tuple[str, ...]] = {
     "soft_argmax_3d": ("cpu", "cuda", "triton"),
-    "channel_shuffle": ("cpu", "cuda"),
+    "channel_shuffle": ("cpu", "cuda", "triton"),
     "depthwise_bank": ("cpu", "triton"),
     "pointwise": ("cpu",),
     "pool_pair": ("cpu", "triton"),

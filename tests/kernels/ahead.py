@@ -1,6 +1,7 @@
 """Compiles an operator's Triton kernels for GPUs that are not there: ``python ahead.py upsample``.
 
-Prints one JSON object a line for each kernel, dtype and architecture: what was compiled, ``error`` (one line,
+Prints one JSON object a line for each kernel, dtype and architecture, and for each kernel with all of its integers 1, which
+Triton makes constants of: what was compiled, ``error`` (one line,
 empty where it compiled), and where it did ``cubin``, the file with the machine code, in Triton's cache. That cache, which
 goes by content, is why a second run compiles nothing. Not to be run under the interpreter.
 """
@@ -14,28 +15,32 @@ from multiprocessing import get_context
 
 ARCHITECTURES = (75, 80, 90, 100)
 DTYPES = ("fp32", "bf16", "fp16")
+INTEGERS = ("i32", "i64")
 
 
 def jobs(operator):
-    """(index in AHEAD, dtype, architecture) of all that is compiled; an architecture takes its entry of the table."""
+    """(index in AHEAD, dtype, architecture, whether integers are 1) of all that is compiled; an architecture takes its entry
+    of the table."""
     for index, ahead in enumerate(_listed(operator)):
         for dtype in DTYPES if "*T" in str(ahead.signature) else DTYPES[:1]:
             for architecture in ARCHITECTURES:
-                yield operator, index, dtype, architecture
+                yield operator, index, dtype, architecture, False
+        yield operator, index, DTYPES[0], 90, True
 
 
 def compiled(job):
     import triton
+    from partnas.kernels.launch import entry_for
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from partnas.kernels.launch import entry_for
-
-    operator, index, dtype, architecture = job
+    operator, index, dtype, architecture, ones = job
     ahead = _listed(operator)[index]
     entry = entry_for(ahead.table, architecture)
     names = ahead.kernel.arg_names
     constants = {**ahead.constexprs, **entry.blocks}
+    if ones:
+        constants |= {name: 1 for name, value in ahead.signature.items() if str(value).removesuffix(":16") in INTEGERS}
     types = {name: "constexpr" if name in constants else ahead.signature[name] for name in names}
     signature = {name: _type(value, dtype) for name, value in types.items()}
     attributes = {
@@ -48,6 +53,7 @@ def compiled(job):
         "kernel": ahead.kernel.__name__,
         "dtype": dtype,
         "architecture": architecture,
+        "ones": ones,
         "constexprs": {**{k: str(v) for k, v in ahead.constexprs.items()}, **entry.blocks},
         "num_warps": entry.num_warps,
         "num_stages": entry.num_stages,
