@@ -42,7 +42,9 @@ def adam_step(
     state = optimizer.state.get(parameter, {})
     mean = state.get("exp_avg", torch.zeros_like(parameter))
     square = state.get("exp_avg_sq", torch.zeros_like(parameter))
-    time = float(state.get("step", 0)) + 1
+    step = state.get("step", 0.0)
+    # On a GPU it stays there: reading it would wait for the device.
+    time = 1 + (step if isinstance(step, torch.Tensor) and step.is_cuda else float(step))
     correction1, correction2 = 1 - beta1**time, 1 - beta2**time
     mean = beta1 * mean + (1 - beta1) * gradient
     square = beta2 * square + (1 - beta2) * gradient**2
@@ -105,32 +107,34 @@ class Architect:
             strict=True,
         )
         try:
-            self._place(kept, steps, -1.0)
+            self._place(kept, -1.0, steps)
             loss = self.loss_of(validation_batch)
             found = gradients(loss, [*self.alphas, *self.weights])
             direct = found[: len(self.alphas)]
             lookahead = self._averaged(found[len(self.alphas) :])
             direction = [slope * g for slope, g in zip(slopes, lookahead, strict=True)]
             norm = torch.sqrt(sum((d**2).sum() for d in direction))
-            if norm > 0:
-                radius = float(0.01 / norm)
-                above = self._alpha_gradients_at(kept, direction, radius, train_batch)
-                below = self._alpha_gradients_at(kept, direction, -radius, train_batch)
-                direct = [d - (a - b) / (2 * radius) for d, a, b in zip(direct, above, below, strict=True)]
+            # Where there is no direction, any radius gives no difference.
+            radius = torch.where(norm > 0, 0.01 / norm, 1.0)
+            above = self._alpha_gradients_at(kept, direction, radius, train_batch)
+            below = self._alpha_gradients_at(kept, direction, -radius, train_batch)
+            direct = [d - (a - b) / (2 * radius) for d, a, b in zip(direct, above, below, strict=True)]
         finally:
-            self._place(kept, kept, 0.0)
+            with torch.no_grad():
+                for weight, value in zip(self.weights, kept, strict=True):
+                    weight.copy_(value)
         self._assign(direct)
         return loss.detach()
 
-    def _place(self, base: list[torch.Tensor], direction: Any, factor: float) -> None:
+    def _place(self, base: list[torch.Tensor], factor: float | torch.Tensor, direction: Any) -> None:
         with torch.no_grad():
             for weight, start, change in zip(self.weights, base, direction, strict=True):
-                weight.copy_(start + factor * change if factor else start)
+                weight.copy_(start + factor * change)
 
     def _alpha_gradients_at(
-        self, base: list[torch.Tensor], direction: list[torch.Tensor], radius: float, batch: Any
+        self, base: list[torch.Tensor], direction: list[torch.Tensor], radius: torch.Tensor, batch: Any
     ) -> list[torch.Tensor]:
-        self._place(base, direction, radius)
+        self._place(base, radius, direction)
         with frozen(self.weights):
             return gradients(self.loss_of(batch), self.alphas)
 

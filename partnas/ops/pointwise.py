@@ -161,14 +161,15 @@ class _Pointwise(torch.autograd.Function):
         map_gradients, weight_gradient = backward(
             [gradients[f] for f in read],
             [maps[i] for i in sources] if maps else [],
-            weight if all_read else weight[read],
+            weight if all_read else torch.stack([weight[f] for f in read]),
             ctx.relu,
             [needs_maps[i] for i in sources],
             needs_weight,
         )
         if needs_weight and not all_read:
             part, weight_gradient = weight_gradient, torch.zeros_like(weight)
-            weight_gradient[read] = part
+            for f, value in zip(read, part, strict=True):
+                weight_gradient[f] = value
         found = dict(zip(sources, map_gradients, strict=True))
         return None, weight_gradient, *(found.get(i) for i in range(len(needs_maps)))
 
