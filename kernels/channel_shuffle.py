@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
-from partnas.kernels import numbers
-from partnas.kernels.launch import Ahead, Config, launch
 
 from partnas.errors import PartnasError
+from partnas.kernels import numbers
+from partnas.kernels.launch import Ahead, Config, launch
 
 TABLE = {75: Config({"BYTES": 4096}, 4, 1)}
 GATHER_TABLE = {75: Config({"BYTES": 2048, "STEPS": 8}, 4, 1)}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
-from partnas.kernels.launch import Ahead, Config, launch
 
 from partnas.errors import PartnasError
+from partnas.kernels.launch import Ahead, Config, launch
 
 IN_A_WORD, BITS = 3, 20
 WORDS = 64

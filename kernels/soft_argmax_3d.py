@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
+
+from partnas.errors import PartnasError
 from partnas.kernels import numbers
 from partnas.kernels.launch import Ahead, Config, launch
 from partnas.kernels.numbers import unpacked
-
-from partnas.errors import PartnasError
 
 TABLE = {75: Config({"ELEMENTS": 1024}, 4, 1), 80: Config({"ELEMENTS": 2048}, 4, 1)}
 FINISH_TABLE = {75: Config({}, 1, 1)}

@@ -3,6 +3,7 @@
 import torch
 import triton
 import triton.language as tl
+
 from partnas.kernels.launch import Ahead, Config, launch
 
 TABLE = {75: Config({"ELEMENTS": 512}, 4, 1), 80: Config({"ELEMENTS": 1024}, 4, 1)}

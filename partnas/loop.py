@@ -205,7 +205,9 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
                 if within == 0 or step == done:
                     job.begin_epoch(epoch)
                 loss = job.step(epoch).detach()
-                mean_loss, stop = world.average(torch.stack([loss, loss.new_full((), float(interrupt.raised))])).tolist()
+                mean_loss, stop = world.average(
+                    torch.stack([loss, loss.new_full((), float(interrupt.raised))])
+                ).tolist()
                 if not math.isfinite(mean_loss):
                     raise PartnasError(
                         f"{run.path}: loss is {mean_loss} at step {step + 1}; lower learning_rate or look for broken "

@@ -30,9 +30,10 @@ def jobs(operator):
 
 def compiled(job):
     import triton
-    from partnas.kernels.launch import entry_for
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from partnas.kernels.launch import entry_for
 
     operator, index, dtype, architecture, ones = job
     ahead = _listed(operator)[index]
