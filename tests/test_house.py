@@ -12,7 +12,7 @@ PACKAGE = Path(partnas.__file__).parent
 REPOSITORY = PACKAGE.parent
 LAYERS = {
     "ops": {"ops", "errors"},
-    "kernels": {"kernels", "errors", "files"},
+    "kernels": {"kernels", "ops", "errors", "files"},
     "space": {"errors", "skeleton"},
     "genotype": {"space", "errors"},
     "nn": {"nn", "ops", "space", "genotype", "errors", "skeleton"},

@@ -45,7 +45,7 @@ def register(operator: str, fakes: Mapping[str, Callable], autograd=lambda opera
 
 def functions(operator: str) -> list[str]:
     """Names of the functions that an operator consists of, as in csrc/schemas.cpp."""
-    return list(_faces[operator].fakes)
+    return list(_face(operator).fakes)
 
 
 def compiled() -> ModuleType:
@@ -85,7 +85,7 @@ def _define(operator: str) -> ModuleType:
     if _library is None:
         _library = torch.library.Library(TRITON, "DEF")
     kernels = importlib.import_module(f"partnas.kernels.{operator}")
-    face = _faces[operator]
+    face = _face(operator)
     for name in face.fakes:
         function = getattr(kernels, name)
         # Sizes that follow from shapes are the operators' own business: none is among the arguments.
@@ -95,6 +95,11 @@ def _define(operator: str) -> ModuleType:
             _library.impl(name, function, key)
     _complete(face, getattr(torch.ops, TRITON), TRITON, _library)
     return getattr(torch.ops, TRITON)
+
+
+def _face(operator: str) -> _Face:
+    importlib.import_module(f"partnas.ops.{operator}")
+    return _faces[operator]
 
 
 def _complete(face: _Face, operators: ModuleType, namespace: str, library: torch.library.Library | None = None) -> None:
