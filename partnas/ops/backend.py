@@ -23,8 +23,8 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
     "channel_shuffle": ("cpu",),
     "depthwise_bank": ("cpu",),
     "pointwise": ("cpu",),
-    "pool_pair": ("cpu",),
-    "norm_sum": ("cpu",),
+    "pool_pair": ("cpu", "triton"),
+    "norm_sum": ("cpu", "triton"),
     "upsample": ("cpu", "triton"),
 }
 """Fast implementations that an operator has beside its reference: ``cpu`` (csrc/cpu), ``cuda`` (csrc/cuda) and
