@@ -195,14 +195,15 @@ __device__ __forceinline__ void start_rows(const ForwardBank& bank, const Source
 template <int width, bool staged, typename T>
 __device__ __forceinline__ void take_rows(const ForwardBank& bank, const Source<T>& source, const T* staging,
                                           const float* numbers, int begin, int count, int slot, float* ring) {
+  constexpr int ahead = staged ? 1 : loads_ahead;
   const bool affine = bank.prologue.statistics || bank.prologue.scale;
   Walk walk = source.walk;
   while (walk.row < count) {
-    Raw<T, width> raw[loads_ahead];
-    int to[loads_ahead];
-    bool inside[loads_ahead];
+    Raw<T, width> raw[ahead];
+    int to[ahead];
+    bool inside[ahead];
 #pragma unroll
-    for (int i = 0; i < loads_ahead; ++i) {
+    for (int i = 0; i < ahead; ++i) {
       const int y = source.top + begin + walk.row, x = source.left + walk.column;
       const bool there = walk.row < count;
       inside[i] = there && source.from && lies_inside(bank.sizes, y, x);
@@ -217,7 +218,7 @@ __device__ __forceinline__ void take_rows(const ForwardBank& bank, const Source<
       walk.next();
     }
 #pragma unroll
-    for (int i = 0; i < loads_ahead; ++i) {
+    for (int i = 0; i < ahead; ++i) {
       if (to[i] < 0) continue;
       float values[width] = {};
       if (inside[i]) {
@@ -301,11 +302,6 @@ __global__ void __launch_bounds__(most_forward_threads, 2) bank_forward(const __
     copy_weights(tiles, sizes.channels, chunk, bank.filters[f].weight, bank.filters[f].size * bank.filters[f].size,
                  weights + bank.filters[f].first_tap * tiles.lanes);
   __syncthreads();
-  if (bank.vectors)
-    take_rows<vector_of<T>, false>(bank, source, staging, numbers, 0, border, 0, ring);
-  else
-    take_rows<1, false>(bank, source, staging, numbers, 0, border, 0, ring);
-
   const int across = tiles.columns / side, squares = across * (bank.step / side);
   const int64_t row_step = static_cast<int64_t>(sizes.output_width) * sizes.channels;
   const int last_row = min(at.row + tiles.rows, sizes.output_height);
@@ -313,14 +309,17 @@ __global__ void __launch_bounds__(most_forward_threads, 2) bank_forward(const __
   for (int first = 0; first < tiles.rows; first += bank.step) {
     const int begin = border + first * stride;
     const int slot = head + border < bank.ring ? head + border : head + border - bank.ring;
+    // Without a stage: the whole ring the first time, then the fresh rows. With one: what came before the fresh rows.
+    const int direct = first > 0 ? (bank.staged ? 0 : bank.fresh) : (bank.staged ? border : bank.ring);
+    const int direct_begin = first > 0 ? begin : 0, direct_slot = first > 0 ? slot : 0;
+    if (bank.vectors)
+      take_rows<vector_of<T>, false>(bank, source, staging, numbers, direct_begin, direct, direct_slot, ring);
+    else
+      take_rows<1, false>(bank, source, staging, numbers, direct_begin, direct, direct_slot, ring);
     if (bank.staged) {
       copy_async_wait<0>();
       take_rows<vector_of<T>, true>(bank, source, staging, numbers, begin, bank.fresh, slot, ring);
       if (first + bank.step < tiles.rows) start_rows(bank, source, begin + bank.fresh, staging);
-    } else if (bank.vectors) {
-      take_rows<vector_of<T>, false>(bank, source, staging, numbers, begin, bank.fresh, slot, ring);
-    } else {
-      take_rows<1, false>(bank, source, staging, numbers, begin, bank.fresh, slot, ring);
     }
     __syncthreads();
     for (int work = warp; work < bank.count * squares; work += warps) {
