@@ -189,6 +189,7 @@ class Library:
 
     def run(self, name: str, *arguments, orders: int | None = None) -> tuple[np.ndarray, ...]:
         """Call a launcher once for every order of threads and blocks; its outputs must be the same bit for bit.
+        ``$PARTNAS_EMULATOR_ORDERS`` runs no more than so many.
 
         Args:
             arguments: those of the launcher but the stream. Arrays are copied to device memory and must come back
@@ -205,7 +206,8 @@ class Library:
             RuntimeError: the launcher returned an error.
         """
         first = None
-        for order in range(self._machine.orders if orders is None else orders):
+        most = int(os.environ.get("PARTNAS_EMULATOR_ORDERS") or self._machine.orders)
+        for order in range(most if orders is None else min(orders, most)):
             outputs = self._run(name, arguments, order)
             if first is None:
                 first = outputs
@@ -348,6 +350,11 @@ def load(operator: str) -> Library:
     return load_file(ROOT / f"csrc/cuda/{operator}.cu", ROOT / f"csrc/cuda/{operator}.h")
 
 
+def compiled(operator: str, sanitizer: str) -> Path:
+    """The shared library of ``csrc/cuda/<operator>.cu``; its name tells its content."""
+    return _library(ROOT / f"csrc/cuda/{operator}.cu", ROOT / f"csrc/cuda/{operator}.h", sanitizer)
+
+
 def load_file(source: Path, header: Path, sanitizer: str | None = None) -> Library:
     """The launchers that ``header`` declares and ``source`` defines, compiled with one of ``SANITIZERS``:
     ``$PARTNAS_EMULATOR_SANITIZER``, or ``"own"``."""
@@ -356,5 +363,9 @@ def load_file(source: Path, header: Path, sanitizer: str | None = None) -> Libra
 
 @functools.cache
 def _load(source: Path, header: Path, sanitizer: str) -> Library:
+    return Library(_library(source, header, sanitizer))
+
+
+def _library(source: Path, header: Path, sanitizer: str) -> Path:
     flags = [*KERNEL_FLAGS, *SANITIZERS[sanitizer], f"-I{header.parent}", machine().__file__]
-    return Library(_compile(f"{source.stem}-{sanitizer}", [source], flags, header))
+    return _compile(f"{source.stem}-{sanitizer}", [source], flags, header)
