@@ -255,6 +255,43 @@ def test_a_package_without_a_working_library_works(tmp_path, library, note, told
 
 
 @needs_native
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ("", "CUDA operators do not serve: torch"),
+        ("torch.version.cuda = '13.0'; ", "CUDA operators do not load: "),
+    ],
+)
+def test_a_broken_cuda_library_leaves_the_others_alone(tmp_path, before, told):
+    package = Path(partnas.__file__).parent
+    shutil.copytree(package, tmp_path / "partnas", ignore=shutil.ignore_patterns("sample", "__pycache__"))
+    (tmp_path / "partnas" / "_native_cuda.abi3.so").write_bytes(b"no library")
+    code = (
+        f"import torch; {before}import partnas; from partnas.ops.backend import describe;"
+        "partnas.ops.channel_shuffle(torch.randn(2, 6, 4, 5), 3);"
+        "print(set(describe()['operators'].values()), describe()['cuda'])"
+    )
+    process = elsewhere(tmp_path, code)
+    assert process.stdout.startswith("{'native'} " + told), process.stderr
+
+
+def test_without_triton_all_is_as_it_was(tmp_path):
+    code = (
+        "import sys; sys.modules['triton'] = None; import torch, partnas; from partnas.ops.backend import describe;"
+        "partnas.ops.channel_shuffle(torch.randn(2, 6, 4, 5), 3); print(describe()['triton'])"
+    )
+    assert elsewhere(Path(partnas.__file__).parent.parent, code).stdout.startswith("triton is not installed: run")
+
+
+def test_triton_is_imported_only_when_it_is_asked_for():
+    code = (
+        "import sys, torch, partnas; from partnas.ops.backend import describe; describe();"
+        "partnas.ops.channel_shuffle(torch.randn(2, 6, 4, 5), 3); print('triton' in sys.modules)"
+    )
+    assert elsewhere(Path(partnas.__file__).parent.parent, code).stdout == "False\n"
+
+
+@needs_native
 def test_the_environment_chooses_the_instruction_set():
     root = Path(partnas.__file__).parent.parent
     code = "from partnas.ops import native; print(native.cpu_capability())"
