@@ -36,6 +36,7 @@ def soft_argmax_3d(volume: torch.Tensor, order: Sequence[int]) -> tuple[torch.Te
     xyz = volume.new_empty((batch, chosen, 3), dtype=torch.float32)
     statistics = volume.new_empty((batch, chosen, 5), dtype=torch.float32)
     axes, rows, columns = _walk(volume)
+    tile = _tile(columns)
     segments = min(triton.cdiv(rows * columns, SEGMENT), rows, MOST_SEGMENTS)
     partials = volume.new_empty((batch, chosen, 5, segments), dtype=torch.float32)
     sizes = [volume.shape[axis] for axis in axes]
@@ -46,22 +47,14 @@ def soft_argmax_3d(volume: torch.Tensor, order: Sequence[int]) -> tuple[torch.Te
         def grid(blocks, some=some):
             return (batch * segments * len(some),)
 
-        settings = (len(some), first, chosen, segments)
         launch(
-            _sums,
-            grid,
-            TABLE,
-            volume,
-            partials,
-            numbers.packed(some),
-            *settings,
-            *strides,
-            *sizes,
-            COLUMNS=_tile(columns),
-        )
-    tile = triton.next_power_of_2(segments)
-    finished = (partials, xyz, statistics, segments)
-    launch(_finish, lambda _: (batch * chosen,), FINISH_TABLE, *finished, PLANES=axes == PLANES, SEGMENTS=tile)
+            _sums, grid, TABLE, volume, partials, numbers.packed(some), len(some), first, chosen, segments,
+            *strides, *sizes, COLUMNS=tile, WHOLE=columns <= tile,
+        )  # fmt: skip
+    launch(
+        _finish, lambda _: (batch * chosen,), FINISH_TABLE, partials, xyz, statistics, segments,
+        PLANES=axes == PLANES, SEGMENTS=triton.next_power_of_2(segments),
+    )  # fmt: skip
     return xyz, statistics
 
 
@@ -117,8 +110,9 @@ def _tile(columns: int) -> int:
 def _sums(
     volume, partials, order, some, first, chosen, segments,
     batch_stride, part_stride, outer_stride, middle_stride, inner_stride, outer, middle, inner,
-    COLUMNS: tl.constexpr, ELEMENTS: tl.constexpr,
+    COLUMNS: tl.constexpr, WHOLE: tl.constexpr, ELEMENTS: tl.constexpr,
 ):  # fmt: skip
+    """WHOLE: a tile holds whole rows, and a lane of it one column."""
     ROWS: tl.constexpr = ELEMENTS // COLUMNS if ELEMENTS > COLUMNS else 1
     program = tl.program_id(0)
     index = program % some
@@ -149,7 +143,10 @@ def _sums(
             total = total * factor + e
             by_outer = by_outer * factor + e * o.to(tl.float32)
             by_middle = by_middle * factor + e * m.to(tl.float32)
-            by_inner = by_inner * factor + e * i.to(tl.float32)
+            if not WHOLE:
+                by_inner = by_inner * factor + e * i.to(tl.float32)
+    if WHOLE:
+        by_inner = total * tl.arange(0, COLUMNS)[None, :].to(tl.float32)
 
     partials += (sample * chosen + first + index) * 5 * segments + segment
     tl.store(partials, reference)
@@ -238,9 +235,9 @@ AHEAD = [
             _sums,
             TABLE,
             {"volume": "*T", "partials": "*fp32", "order": _WORDS, **_SIZES, "segments": "i32", **_STRIDES, **_GRID},
-            {"inner_stride": 1, "COLUMNS": columns},
+            {"inner_stride": 1, "COLUMNS": columns, "WHOLE": whole},
         )
-        for columns in (32, 64)
+        for columns, whole in ((32, True), (64, True), (256, False))
     ),
     Ahead(
         _finish,
