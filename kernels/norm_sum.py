@@ -39,7 +39,7 @@ LEAST_ROWS = 64
 
 TABLE = {75: Config({"ROWS": 2}, 4, 1), 80: Config({"ROWS": 4}, 4, 1)}
 REDUCE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 4}, 4, 1)}
-MEASURE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 8}, 4, 1), 80: Config({"ROWS": 8, "UNROLLED": 8}, 8, 1)}
+MEASURE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 8}, 4, 1)}
 FINISH_TABLE = {75: Config({"ROWS": 512}, 8, 1), 80: Config({"ROWS": 1024}, 16, 1)}
 
 
