@@ -39,7 +39,7 @@ LEAST_ROWS = 64
 
 TABLE = {75: Config({"ROWS": 2}, 4, 1), 80: Config({"ROWS": 4}, 4, 1)}
 REDUCE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 4}, 4, 1)}
-MEASURE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 8}, 4, 1), 80: Config({"ROWS": 8, "UNROLLED": 8}, 8, 1)}
+MEASURE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 8}, 4, 1)}
 FINISH_TABLE = {75: Config({"ROWS": 512}, 8, 1), 80: Config({"ROWS": 1024}, 16, 1)}
 
 
@@ -70,7 +70,7 @@ def norm_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
         return ends[-1], triton.cdiv(filled, REDUCED_COLUMNS)
 
     launch(
-        _measure, grid, MEASURE_TABLE, maps, elements, ends, partials, pivots, each, length, channels,
+        _measure, grid, MEASURE_TABLE, maps, _times_16(elements), _times_16(ends), partials, pivots, each, length, channels,
         MAPS=count, COLUMNS=REDUCED_COLUMNS,
     )  # fmt: skip
     finish_statistics(partials, filled, ends, pivots, statistics)
@@ -95,7 +95,7 @@ def finish_statistics(
         return count, triton.cdiv(channels, 16)
 
     launch(
-        _finish_statistics, grid, FINISH_TABLE, partials, ends, pivots, statistics, partials.shape[2],
+        _finish_statistics, grid, FINISH_TABLE, partials, _times_16(ends), pivots, statistics, partials.shape[2],
         filled // max(1, channels), channels, MAPS=count, CHANNELS=16,
     )  # fmt: skip
 
@@ -249,6 +249,11 @@ def _running_sum(counts) -> tuple[int, ...]:
     return tuple(itertools.accumulate(counts))
 
 
+def _times_16(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers as kernels take them in a tuple: Triton compiles anew for every mixture of ones, multiples of 16 and others."""
+    return tuple(16 * number for number in numbers)
+
+
 def _whole(x: int, unit: int) -> int:
     return triton.cdiv(x, unit) * unit
 
@@ -272,7 +277,7 @@ def _sum_grid(x: torch.Tensor):
     return grid
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _sum(
     inputs, start, statistics, weights, identity_weights, shift, out,
     elements, length, channels, eps, count,
@@ -344,7 +349,7 @@ def _backward(
             tl.store(outputs[i] + at, value.to(outputs[i].dtype.element_ty), at < elements)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _reduce(
     gradient, inputs, statistics, partials,
     elements, each, length, channels, count,
@@ -387,7 +392,7 @@ def _reduce(
         tl.store(to + k * tl.num_programs(0).to(tl.int64) * length, tl.sum(sums[k], 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["segments", "of_segment"])
 def _finish_sums(partials, sums, segments, of_segment, length, channels, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
     """sums [K, C] of partials [K, segments, length], of which `of_segment` pixels are filled."""
     k = tl.program_id(0)
@@ -400,7 +405,7 @@ def _finish_sums(partials, sums, segments, of_segment, length, channels, CHANNEL
     tl.store(sums + k * channels + c, tl.sum(total, 0), c < channels)
 
 
-@triton.jit(do_not_specialize=["elements", "ends"])
+@triton.jit
 def _measure(
     maps, elements, ends, partials, pivots,
     each, length, channels,
@@ -409,13 +414,14 @@ def _measure(
     """partials [segments, 3, length]: count, mean and sum of squared deviations of x - pivot over a segment's rows."""
     segment = tl.program_id(0)
     x = maps[0]
-    size, first, index = tl.full([], 0, tl.int64) + elements[0], tl.full([], 0, tl.int32), tl.full([], 0, tl.int32)
+    size, first, index = tl.cast(elements[0], tl.int64), segment * 0, segment * 0
     for k in tl.static_range(1, MAPS):
-        beyond = segment >= ends[k - 1]
+        beyond = segment >= ends[k - 1] // 16
         x = tl.where(beyond, maps[k], x)
         size = tl.where(beyond, elements[k], size)
-        first = tl.where(beyond, ends[k - 1], first)
+        first = tl.where(beyond, ends[k - 1] // 16, first)
         index = tl.where(beyond, k, index)
+    size = size // 16
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     c = column % channels
     pivot = finite(tl.load(x + c).to(tl.float32))
@@ -486,16 +492,16 @@ def combined(count, mean, squares):
     return total, mean_of_all, tl.sum(squares + count * moved * moved, 0)
 
 
-@triton.jit(do_not_specialize=["ends"])
+@triton.jit(do_not_specialize=["of_segment"])
 def _finish_statistics(
     partials, ends, pivots, statistics, length, of_segment, channels,
     MAPS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     index = tl.program_id(0)
-    first, last = tl.full([], 0, tl.int32), tl.full([], 0, tl.int32) + ends[0]
+    first, last = index * 0, ends[0] // 16
     for k in tl.static_range(1, MAPS):
-        first = tl.where(index == k, ends[k - 1], first)
-        last = tl.where(index == k, ends[k], last)
+        first = tl.where(index == k, ends[k - 1] // 16, first)
+        last = tl.where(index == k, ends[k] // 16, last)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     rows = (last - first) * of_segment
     partials += first.to(tl.int64) * 3 * length
@@ -569,8 +575,8 @@ def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
             MEASURE_TABLE,
             {
                 "maps": pointers[:maps],
-                "elements": ("i32",) * maps,
-                "ends": ("i32",) * maps,
+                "elements": ("i32:16",) * maps,
+                "ends": ("i32:16",) * maps,
                 "partials": numbers,
                 "pivots": numbers,
                 "each": "i32:16",
@@ -584,7 +590,7 @@ def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
             FINISH_TABLE,
             {
                 "partials": numbers,
-                "ends": ("i32",) * maps,
+                "ends": ("i32:16",) * maps,
                 "pivots": numbers,
                 "statistics": numbers,
                 "length": "i32:16",

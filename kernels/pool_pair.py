@@ -26,6 +26,10 @@ ELEMENTS = 1024
 """Outputs of a row of a program. Not in the table, as programs leave moments whose number the caller must know."""
 
 
+_SIZES = ["height", "width", "out_height", "out_width", "strip", "programs"]
+"""Arguments of kernels whose factors make no difference to how memory is read."""
+
+
 def pool_pair(x: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     _check("pool_pair", x, stride)
     max_map, avg_map = _empty_pool(x, stride), _empty_pool(x, stride)
@@ -171,7 +175,7 @@ def _line(x, row, at, c, channels, height, width, column, inside):
     return _larger(_larger(left, middle), right), total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def _pool(
     x, max_map, avg_map, partials, pivots,
     channels, height, width, out_height, out_width, strip, programs,
@@ -271,7 +275,7 @@ def _candidates_1(x, row, at, c, channels, height, width, column, inside):
     return (_larger(_larger(v0, v1), v2), _larger(v1, middle), _larger(middle, v4)), wins
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def _backward_1(
     x, max_gradient, avg_gradient, gradient,
     channels, height, width, out_height, out_width, strip,
@@ -344,7 +348,7 @@ def _candidates_2(x, row, at, c, channels, height, width, column, inside):
     return (_larger(_larger(v0, v1), v2), _larger(_larger(v2, v3), v4)), wins
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def _backward_2(
     x, max_gradient, avg_gradient, gradient,
     channels, height, width, out_height, out_width, strip,
@@ -414,12 +418,6 @@ def _backward_2(
         above_even, above_odd = below_even, below_odd
 
 
-_SIZES = {
-    "channels": "i32:16",
-    **dict.fromkeys(("height", "width", "out_height", "out_width", "strip", "programs"), "i32"),
-}
-
-
 def _ahead(stride: int, channels: int, maxima: bool, averages: bool) -> list[Ahead]:
     maps = {"max_map": maxima, "avg_map": averages}
     gradients = {"x": maxima, "max_gradient": maxima, "avg_gradient": averages}
@@ -431,13 +429,13 @@ def _ahead(stride: int, channels: int, maxima: bool, averages: bool) -> list[Ahe
         Ahead(
             _pool,
             TABLE,
-            {**types, **_SIZES},
+            {**types, **dict.fromkeys(_SIZES, "i32"), "channels": "i32:16"},
             {**absent, "STRIDE": stride, "CHANNELS": channels, "COLUMNS": ELEMENTS // channels},
         ),
         Ahead(
             _backward_1 if stride == 1 else _backward_2,
             BACKWARD_TABLE,
-            {**dict.fromkeys((*gradients, "gradient"), "*T"), **_SIZES},
+            {**dict.fromkeys((*gradients, "gradient"), "*T"), **dict.fromkeys(_SIZES, "i32"), "channels": "i32:16"},
             {**absent_gradients, "CHANNELS": channels},
         ),
     ]

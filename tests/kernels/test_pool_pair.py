@@ -70,7 +70,7 @@ def test_strides(device, layout):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_strips_of_several_rows_meet(device, stride):
-    check(random_map((2, 2, 35, 3)), stride, device)
+    check(random_map((1, 2, 18, 3)), stride, device)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -125,10 +125,9 @@ def test_nan_and_infinity_as_pytorch(device, stride, shape):
     torch.testing.assert_close(gradient, expected_gradient)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_one_pool_alone_is_that_of_the_pair(device, stride, dtype):
-    x = random_map((2, 17, 7, 8), dtype).to(device)
+def test_one_pool_alone_is_that_of_the_pair(device, stride):
+    x = random_map((1, 17, 4, 5), torch.bfloat16).to(device)
     for which, pool in enumerate((max_pool, avg_pool)):
         alone, paired = (x.clone().requires_grad_() for _ in range(2))
         gradient = gradients_of(x, stride)[which].to(device)
@@ -142,7 +141,7 @@ def test_one_pool_alone_is_that_of_the_pair(device, stride, dtype):
 
 
 def test_run_to_run_identical(device):
-    x = random_map((1, 16, 20, 40))
+    x = random_map((1, 16, 9, 40))
     gradients = gradients_of(x, 1)
     first, first_gradient = ours(x, 1, gradients, device)
     again, again_gradient = ours(x, 1, gradients, device)
