@@ -62,7 +62,7 @@ def test_dtypes(device, dtype, stride):
 def test_any_strides(device):
     case, exact, bounds = expected((2, 6, 3, 4), ((3, 1), (3, 2)), 1, "affine relu")
     x, *others = case.leaves(torch.float32)
-    box = torch.full((5, 14, 11, 16), NAN)
+    box = torch.full((5, 14, 7, 10), NAN)
     x = box[1::2, 1:13:2, 1::2, 2::2].copy_(x.detach()).requires_grad_()
     others = [t.detach().mT.contiguous().mT.requires_grad_() if t.dim() == 3 else t for t in others]
     call = on_triton(case, device)
