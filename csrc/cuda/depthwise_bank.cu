@@ -1114,7 +1114,7 @@ Facts depthwise_bank_facts() {
                      backward.threads / warp_size});
   }
   facts.push_back({"bank_finish", finish_threads, 0, 32});
-  facts.push_back({"bank_normalise", normalise_threads, 0, 24});
+  facts.push_back({"bank_normalise<.*>", normalise_threads, 0, 24});
   return facts;
 }
 

@@ -21,7 +21,7 @@ BACKENDS = ("native", "triton", "reference")
 AVAILABLE: dict[str, tuple[str, ...]] = {
     "soft_argmax_3d": ("cpu", "cuda", "triton"),
     "channel_shuffle": ("cpu", "cuda", "triton"),
-    "depthwise_bank": ("cpu", "triton"),
+    "depthwise_bank": ("cpu", "cuda", "triton"),
     "pointwise": ("cpu",),
     "pool_pair": ("cpu", "triton"),
     "norm_sum": ("cpu", "triton"),

@@ -1,30 +1,23 @@
 """csrc/cuda/depthwise_bank.cu in the emulator, against the operator's reference in float64."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from emulator.build import Host, Output, Scratch, from_storage, load, missing, to_storage
+from build import Host, Output, Scratch, from_storage, load, missing, to_storage
 
 from partnas.ops.depthwise_bank import reference
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
 EPS = 1e-5
 FOUR = ((3, 1), (5, 1), (3, 2), (5, 2))
 NINE = ((5, 2), (3, 1), (3, 1), (5, 1), (3, 2), (5, 2), (5, 1), (3, 2), (3, 1))
 SEVENTEEN = NINE + NINE[:8]
-ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}
+ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 
-# Multiprocessors, and bytes of shared memory: of one without asynchronous copies, of large ones, of one so small that
-# the filters need several launches.
-TURING, HOPPER = (3, 64 << 10), (2, 227 << 10)
-WIDE = (132, 227 << 10)
-SMALL = (2, 52 << 10)
+# Multiprocessors, and bytes of shared memory for a block: a device with no asynchronous copies, one with a lot, and one
+# so small that the backward of many filters needs several launches.
+TURING, HOPPER, SMALL = (3, 64 << 10), (2, 227 << 10), (2, 44 << 10)
 
 # (B, C, H, W): lanes shared by images or not, channels that fill no vector or no warp, maps smaller than the filters,
 # several tiles and bands.
@@ -190,8 +183,7 @@ def close(found, exact, storage, slack, name):
     bound = 1.01 * ROUNDING[storage] * np.abs(exact) + slack
     if storage == "float16":
         bound = bound + 2.0**-24  # subnormal
-    worst = np.abs(found - exact) - bound
-    assert np.isfinite(found).all() and not (worst > 0).any(), f"{name}: off by {np.abs(found - exact).max()}"
+    assert (np.abs(found - exact) <= bound).all(), f"{name}: off by {np.abs(found - exact).max()}"
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -206,3 +198,109 @@ def test_maps(prologue, shape, stride):
 @pytest.mark.parametrize("prologue", ["relu", "norm affine relu"])
 def test_gradients(prologue, shape, stride):
     Case(shape, FOUR, stride, prologue).check_gradients(orders=2)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("storage", ["bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [(2, 16, 7, 9), (1, 33, 4, 10), (1, 24, 9, 3)], ids=str)
+@pytest.mark.parametrize("prologue", ["relu", "norm relu"])
+def test_narrow_storage(prologue, shape, storage, stride):
+    case = Case(shape, FOUR, stride, prologue, storage)
+    case.check_maps(orders=2)
+    case.check_gradients(orders=1)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("device", [TURING, HOPPER, SMALL], ids=["Turing", "Hopper", "small"])
+@pytest.mark.parametrize("shape", [(1, 32, 21, 40), (2, 3, 50, 6)], ids=str)
+def test_devices(shape, device, stride):
+    case = Case(shape, FOUR, stride, "relu", device=device)
+    case.check_maps(orders=1)
+    case.check_gradients(orders=1)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("bank", "device"), [(NINE, HOPPER), (SEVENTEEN, HOPPER), (NINE, SMALL)])
+def test_more_filters_than_a_launch_takes(bank, device, stride):
+    case = Case((1, 20, 5, 9), bank, stride, "affine relu", device=device)
+    case.check_maps(orders=2)
+    case.check_gradients(orders=2)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", FOUR, ids=str)
+def test_one_filter(kernel, stride):
+    case = Case((2, 16, 11, 10), (kernel,), stride, "norm relu")
+    case.check_maps(orders=2)
+    case.check_gradients(orders=2)
+
+
+@pytest.mark.parametrize("prologue", ["bare", "relu", "affine", "norm relu", "norm affine relu"])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"weights": [0, 0, 0, 0]},
+        {"x": False},
+        {"x": False, "weights": [0, 0, 1, 0]},
+        {"x": False, "weights": [0, 0, 0, 0], "scale": True, "shift": False},
+        {"weights": [0, 1, 0, 0], "scale": False, "shift": True},
+    ],
+    ids=str,
+)
+def test_only_the_gradients_asked_for(wanted, prologue):
+    case = Case((2, 16, 7, 9), FOUR, 1, prologue)
+    if not case.affine:
+        wanted = {**wanted, "scale": False, "shift": False}
+    case.check_gradients(orders=1, **wanted)
+
+
+@pytest.mark.parametrize("prologue", ["norm relu", "norm affine relu"])
+def test_gradient_of_what_the_statistics_make(prologue):
+    """With an affine map, of what enters the clip."""
+    case = Case((2, 16, 7, 9), FOUR, 1, prologue)
+    case.check_gradients(before_norm=True, orders=1, scale=False, shift=False)
+
+
+def test_nan_and_infinity_stay_where_they_are():
+    case = Case((1, 16, 20, 20), ((3, 1), (5, 2)))
+    case.x = np.zeros(case.shape)
+    case.x[0, 3, 10, 10] = np.nan
+    case.x[0, 5, 2, 2] = np.inf
+    case.weights = [np.ones_like(w) for w in case.weights]
+    for z, size, reach in zip(case.maps(orders=1), (3, 5), (1, 4), strict=True):
+        assert np.isnan(z).sum() == size**2
+        assert np.isnan(z[0, 3, 10 - reach, 10 + reach])
+        assert np.isinf(z[0, 5]).sum() == (9 if reach == 1 else 16)
+
+
+def test_an_empty_batch_and_an_empty_bank_launch_nothing():
+    case = Case((1, 16, 4, 4), FOUR)
+    case.shape, case.map_shape = (0, 16, 4, 4), (0, 16, 4, 4)
+    case.x, case.gradients = case.x[:0], [g[:0] for g in case.gradients]
+    assert [z.size for z in case.maps()] == [0] * 4
+    assert Case((1, 16, 4, 4), ()).maps() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"storage": "float64"}, {"stride": 3}, {"bank": ((7, 1),)}, {"bank": ((3, 3),)}],
+    ids=str,
+)
+def test_what_is_not_served_is_refused(change):
+    case = Case((1, 4, 8, 8), ((3, 1),))
+    for name, value in change.items():
+        setattr(case, name, value)
+    outputs = [Output((1, 8, 8, 4), case.storage)]
+    with pytest.raises(RuntimeError, match="returned the error 1"):
+        load("depthwise_bank").run(
+            "depthwise_bank", case.storage, *case.description(), *case.inputs(), *case.prologue(), outputs
+        )
+
+
+def test_a_workspace_that_is_too_small_is_refused(monkeypatch):
+    case = Case((1, 4, 8, 8), ((3, 1),))
+    library = load("depthwise_bank")
+    ask = library.ask
+    monkeypatch.setattr(library, "ask", lambda *arguments: ask(*arguments) - 1)
+    with pytest.raises(RuntimeError, match="returned the error 1"):
+        case.backward()

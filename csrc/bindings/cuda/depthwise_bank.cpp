@@ -25,7 +25,7 @@ struct Call {
     STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, name,
                     ": weights, statistics, scale and shift must be float32");
     check_device(x, t, name);
-    kept.push_back(cuda::contiguous(t));
+    kept.push_back(as_contiguous(t));
     return data<const float>(kept.back());
   }
 
