@@ -78,7 +78,7 @@ def cuda_rows(operator: str, nvcc: str) -> list[dict]:
     facts = build.load(operator).facts
     rows = []
     for name, architecture, stack, stores, loads, registers, rest in found:
-        matching = [fact for fact in facts if re.search(rf"(^|::){fact[0]}$", names[name])]
+        matching = [fact for fact in facts if re.search(rf"(^|::){fact[0]}($|<)", names[name])]
         if not matching:
             raise ValueError(f"csrc/cuda/{operator}.cu: {operator}_facts() names no launch of {names[name]}")
         static = int((re.search(r"(\d+) bytes smem", rest) or [0, 0])[1])

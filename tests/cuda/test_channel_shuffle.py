@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from build import Host, Output, load, missing
+from emulator.build import Host, Output, load, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 

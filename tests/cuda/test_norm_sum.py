@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from build import Host, Output, Scratch, from_storage, load, missing, to_storage
+from emulator.build import Host, Output, Scratch, from_storage, load, missing, to_storage
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
