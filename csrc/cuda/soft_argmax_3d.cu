@@ -439,9 +439,9 @@ Status soft_argmax_3d_backward(Storage storage, const float* gradient, const voi
 }
 
 Facts soft_argmax_3d_facts() {
-  return {{"soft_argmax_3d_sums<.*>", most_threads, 0, 20},
-          {"soft_argmax_3d_finish", finish_threads, 0, 16},
-          {"soft_argmax_3d_gradient<.*>", most_threads, 0, 20}};
+  return {{"soft_argmax_3d_sums<.*>", most_threads, 0, 30},
+          {"soft_argmax_3d_finish", finish_threads, 0, 32},
+          {"soft_argmax_3d_gradient<.*>", most_threads, 0, 30}};
 }
 
 }  // namespace partnas::cuda
