@@ -26,7 +26,8 @@ if ON_CPU:
 @pytest.fixture(params=BACKENDS)
 def network_backend(request):
     """One backend for all operators that it has, the reference for the others."""
-    if not served(request.param, DEVICE):
+    # Triton's interpreter is never an automatic choice.
+    if not served(request.param, DEVICE) or (request.param == "triton" and not IS_CUDA):
         pytest.skip(f"{request.param} is not there")
     with only(request.param, DEVICE):
         yield request.param
