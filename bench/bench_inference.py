@@ -8,10 +8,9 @@ the time that they take at the speed of a large matrix product.
 
 import copy
 import io
-from pathlib import Path
 
 import torch
-from plain_derived import plain_cells
+from plain_derived import loaded_genotype, plain_cells
 from timing import Case, clock_of, interleaved, main, name_of
 
 from partnas.genotype import Genotype
@@ -101,11 +100,6 @@ def multiply_adds(net, input_size):
     except ImportError:
         return None
     return count(net, input_size)["flops"]["exact"]
-
-
-def loaded_genotype(path):
-    path = Path(path)
-    return Genotype.load(path / "genotype.json" if path.is_dir() else path)
 
 
 def cases(options):

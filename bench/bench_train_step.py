@@ -1,19 +1,19 @@
 """A training step of a derived network, forward and backward, against the same network in plain PyTorch.
 
-``python bench/bench_train_step.py [--threads 2] [--rounds 5] [--batch 4] [--preset small] [--genotype FILE] [--csv FILE]``
+``python bench/bench_train_step.py [--device cuda] [--threads 2] [--rounds 5] [--batch 4] [--preset small] [--genotype FILE]
+[--no-compile] [--graph] [--csv FILE]``
 
 Both run on the weights of one network, whose batch norms take their statistics from the batch. There is no optimizer in it.
 """
 
 import torch
-from plain_derived import plain_cells
+from plain_derived import loaded_genotype, plain_cells
 from timing import Case, main
 
-from partnas.config import load_config
 from partnas.genotype import Genotype
 from partnas.nn import PartNet
 from partnas.nn.layout import cell_layouts
-from partnas.train import load_genotype
+from partnas.presets import space_of
 
 
 class Step:
@@ -37,35 +37,38 @@ def plain_heatmaps(net, x):
 
 
 def cases(options):
-    space = load_config("train", options.preset).space()
-    genotype = load_genotype(options.genotype) if options.genotype else Genotype.random(space)
+    space, device = space_of("train", options.preset), options.device
+    genotype = loaded_genotype(options.genotype) if options.genotype else Genotype.random(space)
     torch.manual_seed(0)
-    net = PartNet(genotype, space)
-    x = torch.randn(options.batch, 3, space.input_size, space.input_size)
+    net = PartNet(genotype, space).to(device)
+    x = torch.randn(options.batch, 3, space.input_size, space.input_size, device=device)
     with torch.no_grad():
-        gradient = torch.randn(net.heatmaps(x).shape)
+        gradient = torch.randn(net.heatmaps(x).shape, device=device)
     last = x.to(memory_format=torch.channels_last), gradient.to(memory_format=torch.channels_last)
-    wide = PartNet(genotype, space).double()
+    wide = PartNet(genotype, space).double().to(device)
     wide.load_state_dict(net.state_dict())
-    compiled = torch.compile(plain_heatmaps)
     contestants = {
         "NCHW": Step(net, plain_heatmaps, x, gradient),
         "channels-last": Step(net, plain_heatmaps, *last),
         "ours": Step(net, PartNet.heatmaps, *last),
     }
     if options.compile:
-        contestants["compiled"] = Step(net, compiled, *last)
-    name = f"{options.preset} PartNet, batch {options.batch}, {space.input_size}x{space.input_size}"
-    yield Case(name, contestants, 0, options.tolerance, Step(wide, plain_heatmaps, x.double(), gradient.double()))
+        contestants["compiled"] = Step(net, torch.compile(plain_heatmaps, dynamic=False), *last)
+    yield Case(
+        f"{options.preset} PartNet, batch {options.batch}, {space.input_size}x{space.input_size}",
+        contestants,
+        tolerance=options.tolerance,
+        truth=Step(wide, plain_heatmaps, x.double(), gradient.double()),
+        graphed=("ours", "channels-last"),
+        is_network=True,
+    )
 
 
 def add_options(parser):
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--tolerance", type=float, default=5e-2)
     parser.add_argument("--genotype", help="genotype.json or the folder of a search; a random one where left out")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave the compiled peer out")
-    parser.set_defaults(rounds=5)
+    parser.set_defaults(rounds=5, compile=True)
 
 
 if __name__ == "__main__":

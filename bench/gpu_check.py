@@ -106,6 +106,9 @@ class Check:
             self.bench("search_step", "--no-compile", "--graph", "--rounds", "7", "--batch", "16", label="_16"),
         ])  # fmt: skip
         yield Item("inference", 45, [self.bench("inference", "--no-compile", "--graph", "--rounds", "7")])
+        yield Item(
+            "train_step", 45, [self.bench("train_step", "--no-compile", "--graph", "--batch", "16", "--rounds", "7")]
+        )
         for kind in ("normal", "fusion", "reduction"):
             only = ("--only", f"{kind} cell", "--dtypes", "float32")
             yield Item(f"mixed_op compiled, {kind}", 120, [

@@ -1,8 +1,12 @@
 """A derived network's arithmetic by ``torch.nn.functional``, on the weights of the product's own layers: what the tests
 hold the networks to, and what the benchmarks race."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
+
+from partnas.genotype import Genotype
 
 
 def plain_norm(norm, x):
@@ -76,3 +80,9 @@ def plain_soft_argmax(volume):
     likelihood = torch.softmax(volume.flatten(1), 1).view(volume.shape)
     z, y, x = torch.meshgrid(*(torch.arange(side, device=volume.device) for side in volume.shape[1:]), indexing="ij")
     return torch.stack([(likelihood * axis).sum((1, 2, 3)) for axis in (x, y, z)], 1)
+
+
+def loaded_genotype(path):
+    """A genotype from its file, or from the folder of the search that found it."""
+    path = Path(path)
+    return Genotype.load(path / "genotype.json" if path.is_dir() else path)

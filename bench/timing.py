@@ -255,15 +255,23 @@ def main(description: str, cases: Callable[[argparse.Namespace], Iterable[Case]]
             continue
         truth = case.truth or next(function for name, function in case.contestants.items() if name != OURS)
         right = arranged(truth)
-        fit, memory = {}, {}
+        fit, memory, missing = {}, {}, []
         for name, function in entrants(case, options).items():
             error, memory[name] = tried(function, right, device)
             if isinstance(error, float) and error <= case.tolerance:
                 fit[name] = function
-            else:
-                told = f"it is off by {error:.1e}" if isinstance(error, float) else error
-                print(f"{case.name}: {name} is not timed, {told}", flush=True)
-                wrong += is_ours(name) and isinstance(error, float)
+                continue
+            told = f"it is off by {error:.1e}" if isinstance(error, float) else error
+            print(f"{case.name}: {name} is not timed, {told}", flush=True)
+            if is_ours(name):
+                wrong += isinstance(error, float)
+                missing.append(told)
+        if not any(map(is_ours, fit)) and all("is not there" in told for told in missing):
+            # What no kernel serves, the libraries do.
+            function = case.contestants[OURS]
+            error, memory[OURS] = tried(function, right, device)
+            if isinstance(error, float) and error <= case.tolerance:
+                fit[OURS] = function
         del right, function
         if not any(map(is_ours, fit)):
             wrong += 1

@@ -39,6 +39,7 @@ class Batches:
                 f"batch_size: {batch_size} is more than the {len(dataset)} frames of the set; take a smaller batch"
             )
         self._iterator = self._stream(start)
+        self._ahead: Batch | None = None
 
     def _stream(self, start: int) -> Iterator[Batch]:
         epoch, skipped = divmod(start, self.batches_per_pass)
@@ -62,6 +63,14 @@ class Batches:
             epoch, skipped = epoch + 1, 0
 
     def next(self) -> Batch:
+        batch, self._ahead = self._ahead or self._load(), None
+        return batch
+
+    def look_ahead(self) -> None:
+        """Load the next batch now, and not when it is asked for."""
+        self._ahead = self._ahead or self._load()
+
+    def _load(self) -> Batch:
         batch = next(self._iterator)
         device = self.world.device
         moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
@@ -158,6 +167,10 @@ class Job:
         """Do one step and return this rank's loss, a scalar."""
         raise NotImplementedError
 
+    def look_ahead(self, epoch: int) -> None:
+        """Load what the next step of ``epoch`` needs, while the device may still be at work on this one."""
+        raise NotImplementedError
+
     def end_epoch(self, epoch: int) -> dict[str, Any]:
         """Figures for ``metrics.jsonl`` beyond the loss."""
         raise NotImplementedError
@@ -205,6 +218,8 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
                 if within == 0 or step == done:
                     job.begin_epoch(epoch)
                 loss = job.step(epoch).detach()
+                if world.device.type == "cuda" and within + 1 < job.steps_per_epoch:
+                    job.look_ahead(epoch)
                 mean_loss, stop = world.average(
                     torch.stack([loss, loss.new_full((), float(interrupt.raised))])
                 ).tolist()

@@ -73,6 +73,11 @@ class Search(Job):
             self.alpha_step(batch)
         return self.weight_step(batch)
 
+    def look_ahead(self, epoch: int) -> None:
+        self.train_batches.look_ahead()
+        if epoch >= self.config.alpha_epoch:
+            self.validation_batches.look_ahead()
+
     def alpha_step(self, train_batch: dict[str, torch.Tensor]) -> None:
         validation_batch = self.validation_batches.next()
         if self.config.order == "second":

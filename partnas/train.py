@@ -76,6 +76,9 @@ class Training(Job):
         self.optimizer.step()
         return loss
 
+    def look_ahead(self, epoch: int) -> None:
+        self.batches.look_ahead()
+
     def loss_of(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         target = batch["coordinates"], batch["visible"], batch["has_depth"]
         if self.config.intermediate_supervision:

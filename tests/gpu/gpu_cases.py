@@ -67,7 +67,9 @@ def numbers(shape, dtype=torch.float32, layout="channels_last", seed=0):
 
 def on_device(x: torch.Tensor) -> torch.Tensor:
     """The tensor on the device, with its strides and its place in memory: slices stay unaligned."""
-    extent = 1 + sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    if x.numel() == 0:
+        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=DEVICE)
+    extent = 1 + sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
     offset = x.storage_offset()
     memory = x.detach().as_strided((offset + extent,), (1,), 0).to(DEVICE, copy=True)
     return memory.as_strided(x.shape, x.stride(), offset)

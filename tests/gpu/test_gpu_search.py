@@ -26,7 +26,8 @@ if ON_CPU:
 @pytest.fixture(params=BACKENDS)
 def network_backend(request):
     """One backend for all operators that it has, the reference for the others."""
-    if not served(request.param, DEVICE):
+    # Triton's interpreter is never an automatic choice.
+    if not served(request.param, DEVICE) or (request.param == "triton" and not IS_CUDA):
         pytest.skip(f"{request.param} is not there")
     with only(request.param, DEVICE):
         yield request.param
@@ -217,3 +218,31 @@ def test_a_recorded_search_resumes_to_the_same_bits(network_backend):
     assert torch.equal(resumed.run(range(6, 12)), right)
     resumed.assert_recorded()
     assert_same_parameters(resumed, whole)
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_the_search_job_is_the_same_with_and_without_graphs_and_resumed(network_backend, tmp_path, capfd, order):
+    for name in ("pydantic", "yaml", "tqdm", "cv2"):
+        pytest.importorskip(name)
+    from partnas.config import load_config
+    from partnas.run import load_checkpoint
+    from partnas.search import search
+
+    def weights_of(name, resume=False, **settings):
+        tiny = {
+            "network": {"channels": 4, "input_size": 32, "depth": 4, "fusion_channels": 16},
+            "data": {"monitor_frames": 4, "cache": False},
+            "batch_size": 4, "epochs": 2, "steps_per_epoch": 6, "alpha_epoch": 1, "milestones": [2], "order": order,
+            "device": DEVICE.type,
+        }  # fmt: skip
+        search(load_config("search", "mini", settings={**tiny, **settings}), tmp_path / name, resume, progress=False)
+        return load_checkpoint(tmp_path / name)["weights"]
+
+    whole = weights_of("whole")
+    plain = weights_of("plain", cuda_graph=False)
+    weights_of("resumed", epochs=1)
+    resumed = weights_of("resumed", resume=True)
+    assert "without a CUDA graph" not in capfd.readouterr().err
+    for name, value in whole.items():
+        assert torch.equal(value, plain[name]), name
+        assert torch.equal(value, resumed[name]), name

@@ -1,0 +1,119 @@
+"""``bench/gpu_check.py`` keeps to its time and loses nothing; what it runs needs few packages."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from jobs import REPOSITORY
+
+sys.path.append(str(REPOSITORY / "bench"))
+
+import gpu_check
+from gpu_check import Check, Item, Process
+
+SLEEPER = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+ROW = {"case": "a", "median_ms": "2.0", "low_ms": "1", "high_ms": "3", "floor_ms": "0.5", "peak_mb": "7"}
+
+
+def check_of(tmp_path, items, limit=60.0):
+    class Planned(Check):
+        def planned(self):
+            return iter(items)
+
+    return Planned(argparse.Namespace(out=tmp_path, limit=limit, only=[], skip=[], device="cpu"))
+
+
+def python(log, code):
+    return Process(log, [sys.executable, "-c", code])
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().split()[2] != "Z"
+
+
+def test_an_item_is_cut_at_its_time_and_the_rest_goes_on(tmp_path):
+    items = [
+        Item("slow", 6, [python("slow", SLEEPER), python("quick", "print('done')")], together=2),
+        Item("next", 20, [python("next", "raise SystemExit(3)")]),
+    ]
+    began = time.monotonic()
+    assert not check_of(tmp_path, items).run()
+    assert time.monotonic() - began < 40
+    assert not is_alive(int((tmp_path / "logs/slow.txt").read_text()))
+    record = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert record["items"][0]["status"].startswith("cut after")
+    assert [process["status"] for process in record["items"][0]["processes"]][1] == "ok"
+    assert record["items"][1]["status"] == "failed (exit 3)"
+    assert "failed (exit 3)" in (tmp_path / "gpu_check.md").read_text()
+
+
+def test_nothing_begins_when_no_time_is_left(tmp_path):
+    item = Item("late", 20, [python("late", "print(1)")])
+    check_of(tmp_path, [item], limit=4).run()
+    assert item.status == "no time left"
+    assert not (tmp_path / "logs/late.txt").exists()
+
+
+def test_a_killed_check_has_written_what_it_had(tmp_path):
+    code = f"""
+import sys; sys.path[:0] = [{str(REPOSITORY / "bench")!r}, {str(REPOSITORY / "tests")!r}]
+import gpu_check
+from gpu_check import Check, Item, Process
+Check.planned = lambda self: iter([
+    Item("first", 20, [Process("first", [sys.executable, "-c", "print(1)"])]),
+    Item("second", 60, [Process("second", [sys.executable, "-c", {SLEEPER!r}])]),
+])
+sys.argv = ["gpu_check", "--out", {str(tmp_path)!r}]
+gpu_check.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    log = tmp_path / "logs/second.txt"
+    deadline = time.monotonic() + 60
+    while not log.exists() or not log.read_text().strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert json.loads((tmp_path / "gpu_check.json").read_text())["items"][0]["status"] == "ok"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 1
+    assert not is_alive(int(log.read_text()))
+    record = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert [item["status"].split(" after")[0] for item in record["items"]] == ["ok", "cut"]
+    assert "cut" in record
+
+
+def test_the_table_tells_our_best_against_the_best_peer_and_the_floor():
+    rows = [
+        {**ROW, "contestant": "NCHW", "median_ms": "9.0"},
+        {**ROW, "contestant": "channels-last", "median_ms": "4.0"},
+        {**ROW, "contestant": "ours, native", "median_ms": "1.0"},
+        {**ROW, "contestant": "ours, triton", "median_ms": "2.0", "peak_mb": "0"},
+    ]
+    header, _, line = gpu_check.table(rows)
+    assert "NCHW | channels-last | ours, native | ours, triton | floor" in header
+    assert line.split("|")[1:-1] == [
+        " a ", " 9.000 (7) ", " 4.000 (7) ", " 1.000 (7) ", " 2.000 ", " 0.500 ", " 4.00 ", " 2.0 ",
+    ]  # fmt: skip
+
+
+def test_what_it_runs_needs_torch_and_little_else():
+    files = [*(REPOSITORY / "tests/gpu").glob("*.py"), *(REPOSITORY / "bench").glob("*.py")]
+    modules = [path.stem for path in files if path.stem not in ("conftest", "gpu_check")]
+    blocked = ["yaml", "pydantic", "fvcore", "plotly", "typer", "tqdm", "cv2", "tensorboard", "matplotlib", "jinja2"]
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({blocked!r}))
+sys.path[:0] = [{str(REPOSITORY / "bench")!r}, {str(REPOSITORY / "tests/gpu")!r}]
+for module in {modules!r}:
+    importlib.import_module(module)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert process.returncode == 0, process.stderr
