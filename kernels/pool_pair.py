@@ -289,7 +289,9 @@ def _backward_1(
     zero = tl.zeros([COLUMNS, CHANNELS], tl.float32)
     never = zero > 0
     # Of the rows above the newest: what their maxima must be beaten by, and where they hold the winner.
-    top, middle = (zero, zero, zero), (zero, zero, zero)
+    # Triton takes a name for a constant that a loop only sets to another name of the same initial value, so each has its own.
+    first_zero = tl.zeros([COLUMNS, CHANNELS], tl.float32)
+    top, middle = (first_zero, first_zero, first_zero), (zero, zero, zero)
     top_leads, top_wins, middle_wins = (never, never, never), (never, never, never), (never, never, never)
     above, here = zero, zero
     for row in range(first - 2, last + 2):
