@@ -24,6 +24,32 @@ from partnas.ops.maps import empty_map
 # A kind is (size, dilation, whether the gradient of the taps is wanted); a bank is kinds with the number of each.
 
 
+# Triton 3.6 takes neither a tuple out of a tuple nor a constant: what these hold is asked of functions.
+@triton.constexpr_function
+def _kind(bank, index):
+    return bank[index][0]
+
+
+@triton.constexpr_function
+def _count(bank, index):
+    return bank[index][1]
+
+
+@triton.constexpr_function
+def _size(kind):
+    return kind[0]
+
+
+@triton.constexpr_function
+def _dilation(kind):
+    return kind[1]
+
+
+@triton.constexpr_function
+def _wanted(kind):
+    return kind[2]
+
+
 @triton.constexpr_function
 def _span(kind):
     """Pixels from a filter's centre to its furthest tap."""
@@ -158,15 +184,15 @@ def _pack(
     channel = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[None, :]
     inside = channel < C
     tap = tl.arange(0, 32)[:, None]
-    to = packed + tap * C.to(tl.int64) + channel
+    to = packed + tap * tl.cast(C, tl.int64) + channel
     for n in tl.static_range(len(BANK)):
-        area = BANK[n][0][0] * BANK[n][0][0]
+        area = _size(_kind(BANK, n)) * _size(_kind(BANK, n))
         mask = inside & (tap < area)
-        for f in range(BANK[n][1]):
-            weight = _pick(weights, _first_filter(BANK, n), BANK[n][1], f)
+        for f in range(_count(BANK, n)):
+            weight = _pick(weights, _first_filter(BANK, n), _count(BANK, n), f)
             tl.store(to, tl.load(weight + channel * area + tap, mask=mask, other=0.0), mask=mask)
-            to += area * C.to(tl.int64)
-    to = packed + TAPS * C.to(tl.int64) + channel
+            to += area * tl.cast(C, tl.int64)
+    to = packed + TAPS * tl.cast(C, tl.int64) + channel
     mean = tl.zeros([1, BLOCK], tl.float32)
     rstd = mean + 1.0
     if NORM:
@@ -192,12 +218,12 @@ def _filtered(
 ):  # fmt: skip
     """ROWS tiles of one filter's map. x points, and row and column are, where the first one's first tap lies."""
     sums = (tl.zeros([BLOCK_W, BLOCK_C], tl.float32),) * ROWS
-    for _ in range(KIND[0]):
+    for _ in range(_size(KIND)):
         hidden ^= nothing
         there = inside & (column >= 0) & (column < W)
         waiting = ()
-        for i in tl.static_range(KIND[0]):
-            waiting = waiting + (tl.load(taps + i * KIND[0] * C, mask=inside, other=0.0),)
+        for i in tl.static_range(_size(KIND)):
+            waiting = waiting + (tl.load(taps + i * _size(KIND) * C, mask=inside, other=0.0),)
         at = x
         for q in tl.static_range(2 * _span(KIND) + (ROWS - 1) * STRIDE + 1):
             if _is_read(KIND, STRIDE, ROWS, q):
@@ -207,10 +233,10 @@ def _filtered(
                     if _tap_over(KIND, STRIDE, q, r) >= 0:
                         total = sums[r] + value * waiting[_tap_over(KIND, STRIDE, q, r)]
                         sums = sums[:r] + (total,) + sums[r + 1 :]
-            at += W.to(tl.int64) * C + 16 * hidden
+            at += tl.cast(W, tl.int64) * C + 16 * hidden
         taps += C
-        column += KIND[1]
-        x += KIND[1] * C
+        column += _dilation(KIND)
+        x += _dilation(KIND) * C
     return sums, hidden
 
 
@@ -230,23 +256,23 @@ def _filter(
     for strip in range(tl.minimum(STRIPS, tl.cdiv(height - top, ROWS))):
         taps = packed
         for n in tl.static_range(len(BANK)):
-            for f in range(BANK[n][1]):
+            for f in range(_count(BANK, n)):
                 # Where the first tap lies.
-                y = (top + strip * ROWS + hidden) * STRIDE - _span(BANK[n][0])
-                z = left * STRIDE - _span(BANK[n][0])
+                y = (top + strip * ROWS + hidden) * STRIDE - _span(_kind(BANK, n))
+                z = left * STRIDE - _span(_kind(BANK, n))
                 sums, hidden = _filtered(
                     x + ((image * H + y) * W + z) * C + first, taps, numbers, z + pixel * STRIDE, y + 0 * pixel,
-                    pixel * (STRIDE * C) + channel, inside, C, H, W, hidden, nothing, BANK[n][0], STRIDE, AFFINE, RELU,
+                    pixel * (STRIDE * C) + channel, inside, C, H, W, hidden, nothing, _kind(BANK, n), STRIDE, AFFINE, RELU,
                     ROWS, BLOCK_W, BLOCK_C,
                 )  # fmt: skip
                 y = top + strip * ROWS + hidden
-                to = _pick(maps, _first_filter(BANK, n), BANK[n][1], f)
+                to = _pick(maps, _first_filter(BANK, n), _count(BANK, n), f)
                 to += ((image * height + y) * width + left) * C + first
                 for r in tl.static_range(ROWS):
                     mask = inside & (left + pixel < width) & (y + r + 0 * pixel < height)
                     tl.store(to + (pixel * C + channel), sums[r].to(x.dtype.element_ty), mask=mask)
-                    to += width.to(tl.int64) * C + 16 * hidden
-                taps += BANK[n][0][0] * BANK[n][0][0] * C
+                    to += tl.cast(width, tl.int64) * C + 16 * hidden
+                taps += _size(_kind(BANK, n)) * _size(_kind(BANK, n)) * C
 
 
 @triton.jit
@@ -263,19 +289,19 @@ def _taken_back(
         for turn in range(_column_taps(KIND, phase, STRIDE)[0]):
             hidden ^= nothing
             j = _column_taps(KIND, phase, STRIDE)[1] + turn * _column_taps(KIND, phase, STRIDE)[2]
-            shift = (phase - (j - KIND[0] // 2) * KIND[1]) // STRIDE
+            shift = (phase - (j - _size(KIND) // 2) * _dilation(KIND)) // STRIDE
             there = inside & (column + shift >= 0) & (column + shift < width)
             waiting = ()
             if NEEDS_VALUE:
-                for i in tl.static_range(KIND[0]):
-                    waiting = waiting + (tl.load(taps + (i * KIND[0] + j) * C, mask=inside, other=0.0),)
-            sums = (tl.zeros([BLOCK_W, BLOCK_C], tl.float32),) * KIND[0]
-            at = gradient + (shift - 4 * width.to(tl.int64)) * C
+                for i in tl.static_range(_size(KIND)):
+                    waiting = waiting + (tl.load(taps + (i * _size(KIND) + j) * C, mask=inside, other=0.0),)
+            sums = (tl.zeros([BLOCK_W, BLOCK_C], tl.float32),) * _size(KIND)
+            at = gradient + (shift - 4 * tl.cast(width, tl.int64)) * C
             for o in tl.static_range(ROWS + 8):
                 if _meets_some(KIND, STRIDE, ROWS, o - 4):
                     mask = there & (row + hidden + (o - 4) >= 0) & (row + hidden + (o - 4) < height)
                     g = tl.load(at + offsets, mask=mask, other=0.0).to(tl.float32)
-                    for i in tl.static_range(KIND[0]):
+                    for i in tl.static_range(_size(KIND)):
                         if _row_met(KIND, i, STRIDE, ROWS, o - 4) >= 0:
                             if NEEDS_VALUE:
                                 total = formed[_cell(KIND, i, STRIDE, ROWS, o - 4, phase)] + waiting[i] * g
@@ -284,13 +310,13 @@ def _taken_back(
                                     + (total,)
                                     + formed[_cell(KIND, i, STRIDE, ROWS, o - 4, phase) + 1 :]
                                 )
-                            if KIND[2]:
+                            if _wanted(KIND):
                                 total = sums[i] + values[_cell(KIND, i, STRIDE, ROWS, o - 4, phase)] * g
                                 sums = sums[:i] + (total,) + sums[i + 1 :]
-                at += width.to(tl.int64) * C + 16 * hidden
-            if KIND[2]:
-                for i in tl.static_range(KIND[0]):
-                    to = partials + (i * KIND[0] + j) * C + tl.arange(0, BLOCK_C)
+                at += tl.cast(width, tl.int64) * C + 16 * hidden
+            if _wanted(KIND):
+                for i in tl.static_range(_size(KIND)):
+                    to = partials + (i * _size(KIND) + j) * C + tl.arange(0, BLOCK_C)
                     tl.store(to, tl.sum(sums[i], 0), mask=channels_inside)
     return formed, hidden
 
@@ -332,16 +358,16 @@ def _back(
     sums_of_taps = partials
     hidden = nothing
     for n in tl.static_range(len(BANK)):
-        for f in range(BANK[n][1]):
-            gradient = _pick(gradients, _first_filter(BANK, n), BANK[n][1], f)
+        for f in range(_count(BANK, n)):
+            gradient = _pick(gradients, _first_filter(BANK, n), _count(BANK, n), f)
             gradient += ((image * height + y + hidden) * width + left) * C + first
             formed, hidden = _taken_back(
                 gradient, taps, values, formed, sums_of_taps, column, row, offsets, inside, channels_inside, C, height,
-                width, hidden, nothing, BANK[n][0], STRIDE, NEEDS_VALUE, ROWS, BLOCK_W, BLOCK_C,
+                width, hidden, nothing, _kind(BANK, n), STRIDE, NEEDS_VALUE, ROWS, BLOCK_W, BLOCK_C,
             )  # fmt: skip
-            taps += BANK[n][0][0] * BANK[n][0][0] * C
-            if BANK[n][0][2]:
-                sums_of_taps += BANK[n][0][0] * BANK[n][0][0] * C
+            taps += _size(_kind(BANK, n)) * _size(_kind(BANK, n)) * C
+            if _wanted(_kind(BANK, n)):
+                sums_of_taps += _size(_kind(BANK, n)) * _size(_kind(BANK, n)) * C
 
     if NEEDS_VALUE:
         sum = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
@@ -369,7 +395,7 @@ def _back(
 @triton.jit
 def _step(W, C, STRIDE: tl.constexpr, CELL: tl.constexpr):
     """From the first pixel of a tile to the same of a cell: row, then phases."""
-    return ((CELL // STRIDE) * W.to(tl.int64) + CELL % STRIDE) * C
+    return ((CELL // STRIDE) * tl.cast(W, tl.int64) + CELL % STRIDE) * C
 
 
 @triton.jit
@@ -396,15 +422,15 @@ def _reduce(
     for n in tl.static_range(len(BANK)):
         tap = row - _first_tap(BANK, n)
         if (tap >= 0) & (row < _first_tap(BANK, n + 1)):
-            area = BANK[n][0][0] * BANK[n][0][0]
-            gradient = _pick(tap_gradients, _first_filter(BANK, n), BANK[n][1], tap // area)
+            area = _size(_kind(BANK, n)) * _size(_kind(BANK, n))
+            gradient = _pick(tap_gradients, _first_filter(BANK, n), _count(BANK, n), tap // area)
             tl.store(gradient + channel.to(tl.int64) * area + tap % area, found, mask=channel < C)
     if NEEDS_SUMS:
         if row == WANTED:
             tl.store(shift_gradient + channel, found, mask=channel < C)
         if row == WANTED + 1:
             if NORM:
-                found *= tl.load(packed + (TAPS + 3) * C.to(tl.int64) + channel, mask=channel < C, other=0.0)
+                found *= tl.load(packed + (TAPS + 3) * tl.cast(C, tl.int64) + channel, mask=channel < C, other=0.0)
             tl.store(scale_gradient + channel, found, mask=channel < C)
 
 
@@ -421,7 +447,7 @@ def _through_statistics(
     pixel = tl.arange(0, BLOCK)[:, None]
     mask = (first + pixel < pixels) & (channel < C)
     wide = channel + 0 * pixel
-    numbers = packed + TAPS * C.to(tl.int64) + wide
+    numbers = packed + TAPS * tl.cast(C, tl.int64) + wide
     mean = tl.load(numbers, mask=mask, other=0.0)
     factor = tl.load(numbers + C, mask=mask, other=0.0)
     rstd = tl.load(numbers + 3 * C, mask=mask, other=0.0)

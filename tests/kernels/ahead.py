@@ -41,7 +41,7 @@ def compiled(job):
     names = ahead.kernel.arg_names
     constants = {**ahead.constexprs, **entry.blocks}
     if ones:
-        constants |= {name: 1 for name, value in ahead.signature.items() if str(value).removesuffix(":16") in INTEGERS}
+        constants |= {name: 1 for name in names if str(ahead.signature.get(name)).removesuffix(":16") in INTEGERS}
     types = {name: "constexpr" if name in constants else ahead.signature[name] for name in names}
     signature = {name: _type(value, dtype) for name, value in types.items()}
     attributes = {
