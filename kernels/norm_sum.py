@@ -362,13 +362,13 @@ def _reduce(
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     c = column % channels
     within = tl.arange(0, ROWS)[:, None] * length + column
-    end = tl.minimum(elements, base + each * length.to(tl.int64))
+    end = tl.minimum(elements, base + each * tl.cast(length, tl.int64))
     rows = tl.minimum(each, tl.cdiv(elements - base, length).to(tl.int32))
     sums = ()
     for _ in tl.static_range(1 + INPUTS):
         sums = sums + (tl.zeros([ROWS, COLUMNS], tl.float32),)
     for row in range(0, rows, ROWS * UNROLLED):
-        start = base + row * length.to(tl.int64)
+        start = base + row * tl.cast(length, tl.int64)
         g = ()
         sum_of_g = sums[0]
         for u in tl.static_range(UNROLLED):
@@ -429,8 +429,8 @@ def _measure(
 
     base = (segment - first).to(tl.int64) * each * length
     within = tl.arange(0, ROWS)[:, None] * length + column
-    step = ROWS * length.to(tl.int64)
-    end = tl.minimum(size, base + each * length.to(tl.int64))
+    step = ROWS * tl.cast(length, tl.int64)
+    end = tl.minimum(size, base + each * tl.cast(length, tl.int64))
     whole = ((end - base) // (UNROLLED * step)).to(tl.int32)
     x += base
     mean = tl.zeros([ROWS, COLUMNS], tl.float32)
