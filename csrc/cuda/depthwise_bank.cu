@@ -1,12 +1,11 @@
 // All depthwise filters of one source in one read of it.
 //
 // A warp's 32 lanes are channels of one pixel; where there are fewer channels, the lanes are shared out among several
-// tiles. A thread takes squares of 4 x 4 pixels, so that a value that is loaded serves up to a whole row of taps in four
-// rows of the square.
+// tiles. A thread takes squares of 4 x 4 pixels, so that a value that is loaded serves many taps.
 //
 // Forward. A block walks down a band of rows. Fresh rows of the source arrive by cp.async while the filters run, pass
-// once through the prologue into a ring of float rows in shared memory, and all filters read them there. For a filter of
-// dilation 2 at stride 1 a square is taken from every second pixel: on those it is a filter of dilation 1.
+// once through the prologue into a ring of float rows in shared memory, and all filters read them there. For a filter
+// of dilation 2 at stride 1 a square is taken from every second pixel: on those it is a filter of dilation 1.
 //
 // Backward. A block goes through tiles of the source. What belongs to a tile is read in turn, each while the one before
 // is computed on: the values, which need no border, then the gradient of each map with the border that its filter
@@ -376,8 +375,8 @@ struct BackwardFilter {
   int size, dilation, first_tap, row;
 };
 
-// Blocks: `parts` for each chunk, that share its sets of tiles. Each leaves `rows` rows of sums over its pixels, [lanes]:
-// those of the weights and, after them, of the gradient and of its product with the normalised source.
+// Blocks: `parts` for each chunk, that share its sets of tiles. Each leaves `rows` rows of sums over its pixels,
+// [lanes]: those of the weights and, after them, of the gradient and of its product with the normalised source.
 struct BackwardBank {
   const void* x;
   void* gradient;                         // null where nobody asked for it
@@ -388,6 +387,7 @@ struct BackwardBank {
   Sizes sizes;
   Tiles tiles;
   int parts, buffer_bytes, rows;
+  bool ahead;  // there are two buffers, and one is filled while the other is computed on
   bool vectors, needs_value, needs_sums, scaled;
   int count;
   BackwardFilter filters[most_backward];
@@ -492,7 +492,7 @@ __device__ __forceinline__ void apply_backward(const BackwardFilter& filter, con
   if (filter.row >= 0) add_up(weight_sum, memory, totals + filter.row * warp_size);
 }
 
-// Starts the copy of what is read in turn `f` of a set of tiles: of the source for -1, then of each map's gradient.
+// Starts the copy of what is read in turn `f` of a set of tiles: the source for -1, then each map's gradient.
 template <typename T, int stride>
 __device__ __forceinline__ void start_turn(const BackwardBank& bank, int set, int f, char* to) {
   const Tiles& tiles = bank.tiles;
@@ -500,18 +500,23 @@ __device__ __forceinline__ void start_turn(const BackwardBank& bank, int set, in
   const int share = warp_size / (bank.vectors ? vector_of<T> : 1);
   const int lane = static_cast<int>(threadIdx.x) % share * (warp_size / share);
   const Place own = place(tiles, sizes.channels, set, static_cast<int>(blockIdx.x) % tiles.chunks, lane);
-  T* const tile = reinterpret_cast<T*>(to);
-  if (f < 0) {
-    start_tile(bank, static_cast<const T*>(bank.x), own, lane, own.row, own.column, tiles.rows, tiles.columns,
-               sizes.height, sizes.width, tile);
-  } else {
+  const void* map = bank.x;
+  int top = own.row, left = own.column, rows = tiles.rows, columns = tiles.columns;
+  int height = sizes.height, width = sizes.width;
+  if (f >= 0) {
     const BackwardFilter& filter = bank.filters[f];
     const int reach = filter.size / 2 * filter.dilation;
     const int before = border_before(reach, stride), border = before + border_after(reach, stride);
-    start_tile(bank, static_cast<const T*>(filter.gradient), own, lane, own.row / stride - before,
-               own.column / stride - before, tiles.rows / stride + border, tiles.columns / stride + border,
-               sizes.output_height, sizes.output_width, tile);
+    map = filter.gradient;
+    top = top / stride - before;
+    left = left / stride - before;
+    rows = rows / stride + border;
+    columns = columns / stride + border;
+    height = sizes.output_height;
+    width = sizes.output_width;
   }
+  start_tile(bank, static_cast<const T*>(map), own, lane, top, left, rows, columns, height, width,
+             reinterpret_cast<T*>(to));
 }
 
 template <typename T, int stride>
@@ -521,16 +526,14 @@ __global__ void __launch_bounds__(most_backward_threads, 1) bank_backward(const 
   const Sizes& sizes = bank.sizes;
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int lane = thread % warp_size, warp = thread / warp_size;
-  float* const totals = reinterpret_cast<float*>(memory + 2 * bank.buffer_bytes);
+  float* const totals = reinterpret_cast<float*>(memory + (bank.ahead ? 2 : 1) * bank.buffer_bytes);
   float* const numbers = totals + bank.rows * warp_size;
   float* const weights = numbers + number_rows * warp_size;
 
   const int chunk = static_cast<int>(blockIdx.x) % tiles.chunks, part = static_cast<int>(blockIdx.x) / tiles.chunks;
-  int set = static_cast<int>(static_cast<int64_t>(tiles.sets) * part / bank.parts);
+  const int begin = static_cast<int>(static_cast<int64_t>(tiles.sets) * part / bank.parts);
   const int end = static_cast<int>(static_cast<int64_t>(tiles.sets) * (part + 1) / bank.parts);
 
-  start_turn<T, stride>(bank, set, -1, memory);
-  copy_async_commit();
   keep_numbers(bank.prologue, tiles, sizes.channels, chunk, numbers);
   for (int f = 0; f < bank.count; ++f)
     copy_weights(tiles, sizes.channels, chunk, bank.filters[f].weight, bank.filters[f].size * bank.filters[f].size,
@@ -540,16 +543,23 @@ __global__ void __launch_bounds__(most_backward_threads, 1) bank_backward(const 
   const int across = tiles.columns / side;
   const int row = warp / across * side, column = warp % across * side;  // of this warp's square in the tile
   float values[side][side] = {}, sum[side][side] = {}, gradient_sum[sum_rows] = {};
-  for (int f = -1, buffer = 0; set < end; buffer ^= 1) {
+  // Begins with the turn before the first, which has nothing but the next one's copies to start.
+  for (int set = begin - 1, f = bank.count - 1, buffer = 0; set < end; buffer ^= bank.ahead) {
     const bool last = f == bank.count - 1;
-    if (!last || set + 1 < end)
-      start_turn<T, stride>(bank, last ? set + 1 : set, last ? -1 : f + 1, memory + (buffer ^ 1) * bank.buffer_bytes);
+    const int next_set = last ? set + 1 : set, next_f = last ? -1 : f + 1;
+    const int copied_set = bank.ahead ? next_set : set;
+    if (copied_set >= begin && copied_set < end)
+      start_turn<T, stride>(bank, copied_set, bank.ahead ? next_f : f,
+                            memory + (buffer ^ static_cast<int>(bank.ahead)) * bank.buffer_bytes);
     copy_async_commit();
-    copy_async_wait<1>();
+    if (bank.ahead)
+      copy_async_wait<1>();
+    else
+      copy_async_wait<0>();
     __syncthreads();
     char* const here = memory + buffer * bank.buffer_bytes;
     const T* const tile = reinterpret_cast<const T*>(here) + lane;
-    if (f >= 0) {
+    if (set >= begin && f >= 0) {
       const BackwardFilter& filter = bank.filters[f];
       const int reach = filter.size / 2 * filter.dilation;
       const int pitch =
@@ -569,7 +579,7 @@ __global__ void __launch_bounds__(most_backward_threads, 1) bank_backward(const 
           apply_backward<5, 2, stride>(filter, from, pitch, taps, values, sum, scratch, totals);
       }
     }
-    if (f < 0 || (last && bank.needs_value)) {
+    if (set >= begin && (f < 0 || (last && bank.needs_value))) {
       const Place at = place(tiles, sizes.channels, set, chunk, lane);
       const int rows = at.inside ? sizes.height - at.row - row : 0, columns = sizes.width - at.column - column;
       const int64_t line = static_cast<int64_t>(sizes.width) * sizes.channels;
@@ -614,8 +624,8 @@ __global__ void __launch_bounds__(most_backward_threads, 1) bank_backward(const 
       }
     }
     __syncthreads();
-    f = last ? -1 : f + 1;
-    set += last;
+    set = next_set;
+    f = next_f;
   }
   if (bank.needs_sums)
     add_up(gradient_sum, reinterpret_cast<float*>(memory), totals + (bank.rows - sum_rows) * warp_size);
@@ -680,7 +690,8 @@ __global__ void __launch_bounds__(finish_threads) bank_finish(const __grid_const
   for (int f = 0; f < finish.count; ++f) {
     const FinishedRows& weight = finish.weights[f];
     const int tap = row - weight.first_row;
-    if (weight.to && tap >= 0 && tap < weight.area) weight.to[static_cast<int64_t>(channel) * weight.area + tap] = static_cast<float>(total);
+    if (weight.to && tap >= 0 && tap < weight.area)
+      weight.to[static_cast<int64_t>(channel) * weight.area + tap] = static_cast<float>(total);
   }
 }
 
@@ -839,7 +850,7 @@ struct BackwardPlan {
   Tiles tiles;
   int buffer_bytes, threads, parts, rows;
   int64_t bytes;
-  bool fits;
+  bool ahead, fits;
 };
 
 // `rows`: of sums beside those of the weights.
@@ -850,6 +861,7 @@ BackwardPlan plan_backward(Storage storage, const BankShape& shape, const BankFi
   const int lanes = lanes_of(shape.channels, 16 / bytes);
   BackwardPlan plan{};
   plan.rows = rows;
+  plan.ahead = device.shared_bytes > bytes_without_async;
   int64_t largest = 0;
   for (int64_t f = 0; f < count; ++f) {
     if (!filters[f].needs_weight) continue;
@@ -867,7 +879,8 @@ BackwardPlan plan_backward(Storage storage, const BankShape& shape, const BankFi
     plan.threads = rows * columns / (side * side) * warp_size;
     plan.buffer_bytes =
         static_cast<int>(std::max(pixels * warp_size * bytes, plan.threads / warp_size * largest * lanes_bytes));
-    plan.bytes = 2 * plan.buffer_bytes + (plan.rows + number_rows) * lanes_bytes + area_of(filters, count) * lanes * 4;
+    plan.bytes = (plan.ahead ? 2 : 1) * plan.buffer_bytes + (plan.rows + number_rows) * lanes_bytes +
+                 area_of(filters, count) * lanes * 4;
     plan.tiles.rows = rows;
     plan.tiles.columns = columns;
     return plan.bytes <= room;
@@ -922,7 +935,8 @@ bool is_empty(const BankShape& shape) {
 
 Sizes sizes_of(const BankShape& shape) {
   return {static_cast<int>(shape.channels), static_cast<int>(shape.height), static_cast<int>(shape.width),
-          static_cast<int>(ceil_div(shape.height, shape.stride)), static_cast<int>(ceil_div(shape.width, shape.stride))};
+          static_cast<int>(ceil_div(shape.height, shape.stride)),
+          static_cast<int>(ceil_div(shape.width, shape.stride))};
 }
 
 Status normalise(Storage storage, const BankShape& shape, const BankDevice& device, Normalise norm, Stream stream) {
@@ -1044,6 +1058,7 @@ Status depthwise_bank_backward(Storage storage, const BankShape& shape, const Ba
     bank.tiles = plan.tiles;
     bank.parts = plan.parts;
     bank.buffer_bytes = plan.buffer_bytes;
+    bank.ahead = plan.ahead;
     bank.needs_value = needs_value;
     bank.needs_sums = needs_sums && last;
     bank.scaled = scale && !statistics;
