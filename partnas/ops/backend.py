@@ -23,8 +23,8 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
     "channel_shuffle": ("cpu", "cuda", "triton"),
     "depthwise_bank": ("cpu", "cuda", "triton"),
     "pointwise": ("cpu",),
-    "pool_pair": ("cpu", "triton"),
-    "norm_sum": ("cpu", "triton"),
+    "pool_pair": ("cpu", "cuda", "triton"),
+    "norm_sum": ("cpu", "cuda", "triton"),
     "upsample": ("cpu", "triton"),
 }
 """Fast implementations that an operator has beside its reference: ``cpu`` (csrc/cpu), ``cuda`` (csrc/cuda) and

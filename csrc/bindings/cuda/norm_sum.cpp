@@ -46,7 +46,7 @@ class Maps {
 // Statistics or weights as the kernels read them: float32 in order, on the device of the maps.
 Tensor floats(const Tensor& like, const Tensor& x, const char* name) {
   check_device(like, x, name);
-  if (x.scalar_type() == ScalarType::Float) return contiguous(x);
+  if (x.scalar_type() == ScalarType::Float) return as_contiguous(x);
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Double, name, ": statistics and weights must be float32 or float64");
   const auto sizes = x.sizes();
   Tensor copy = empty(like, {sizes.begin(), sizes.end()}, ScalarType::Float);
@@ -67,7 +67,7 @@ void check_statistics(const char* name, const std::vector<Tensor>& maps, const T
                   name, ": statistics must be (K, 2, C)");
 }
 
-Tensor norm_stats(std::vector<Tensor> maps) {
+Tensor measured(std::vector<Tensor> maps) {
   constexpr const char* name = "norm_stats";
   STD_TORCH_CHECK(!maps.empty(), name, ": give at least one map");
   STD_TORCH_CHECK(maps[0].dim() == 4, name, ": maps must be (B, C, H, W)");
@@ -81,13 +81,13 @@ Tensor norm_stats(std::vector<Tensor> maps) {
   for (const Tensor& x : maps) rows.push_back(rows_of(x));
   const Tensor scratch =
       empty(maps[0], {norm_stats_scratch(inputs.storage, rows.data(), count, channels)}, ScalarType::Float);
-  check(cuda::norm_stats(inputs.storage, pointers.data(), rows.data(), count, channels, data<float>(scratch),
+  check(norm_stats(inputs.storage, pointers.data(), rows.data(), count, channels, data<float>(scratch),
                          data<float>(statistics), current_stream(maps[0])),
         name);
   return statistics;
 }
 
-Tensor norm_sum(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std::vector<Tensor> identities,
+Tensor summed(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std::vector<Tensor> identities,
                 Tensor identity_weights, std::optional<Tensor> shift, double eps) {
   constexpr const char* name = "norm_sum";
   STD_TORCH_CHECK(!maps.empty() || !identities.empty(), name, ": give at least one map or identity");
@@ -109,14 +109,14 @@ Tensor norm_sum(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std
   const Tensor s = floats(like, statistics, name), w = floats(like, weights, name),
                v = floats(like, identity_weights, name);
   const std::optional<Tensor> offset = shift ? std::optional(floats(like, *shift, name)) : std::nullopt;
-  check(cuda::norm_sum(inputs.storage, pointers.data(), count, static_cast<int>(identities.size()), data<float>(s),
+  check(norm_sum(inputs.storage, pointers.data(), count, static_cast<int>(identities.size()), data<float>(s),
                        data<float>(w), data<float>(v), offset ? data<float>(*offset) : nullptr, rows_of(like), channels,
                        static_cast<float>(eps), output.data_ptr(), current_stream(like)),
         name);
   return output;
 }
 
-std::tuple<Tensor, Tensor> norm_sum_reduce(Tensor gradient, std::vector<Tensor> maps, Tensor statistics,
+std::tuple<Tensor, Tensor> reduced(Tensor gradient, std::vector<Tensor> maps, Tensor statistics,
                                            std::vector<Tensor> identities) {
   constexpr const char* name = "norm_sum_reduce";
   STD_TORCH_CHECK(gradient.dim() == 4, name, ": the gradient must be (B, C, H, W)");
@@ -134,13 +134,13 @@ std::tuple<Tensor, Tensor> norm_sum_reduce(Tensor gradient, std::vector<Tensor> 
   const Tensor s = floats(gradient, statistics, name);
   const Tensor scratch = empty(
       gradient, {norm_sum_reduce_scratch(inputs.storage, count, skips, rows, channels)}, ScalarType::Float);
-  check(cuda::norm_sum_reduce(inputs.storage, g, pointers.data(), count, skips, data<float>(s), rows, channels,
+  check(norm_sum_reduce(inputs.storage, g, pointers.data(), count, skips, data<float>(s), rows, channels,
                               data<float>(scratch), data<float>(sums), data<float>(dots), current_stream(gradient)),
         name);
   return {sums, dots};
 }
 
-std::vector<Tensor> norm_sum_backward(Tensor gradient, std::vector<Tensor> maps, Tensor statistics, Tensor weights,
+std::vector<Tensor> backward(Tensor gradient, std::vector<Tensor> maps, Tensor statistics, Tensor weights,
                                       Tensor means, Tensor identity_weights, std::vector<int64_t> wanted,
                                       std::vector<int64_t> wanted_identities, double eps) {
   constexpr const char* name = "norm_sum_backward";
@@ -171,7 +171,7 @@ std::vector<Tensor> norm_sum_backward(Tensor gradient, std::vector<Tensor> maps,
   const std::vector<const void*> pointers = inputs.add(of_wanted);
   const Tensor s = floats(gradient, statistics, name), w = floats(gradient, weights, name),
                m = floats(gradient, means, name), v = floats(gradient, identity_weights, name);
-  check(cuda::norm_sum_backward(inputs.storage, g, pointers.data(), wanted.data(), wanted_count,
+  check(norm_sum_backward(inputs.storage, g, pointers.data(), wanted.data(), wanted_count,
                                 wanted_identities.data(), static_cast<int>(wanted_identities.size()), data<float>(s),
                                 data<float>(w), data<float>(m), data<float>(v), rows_of(gradient), channels,
                                 static_cast<float>(eps), outputs.data(), current_stream(gradient)),
@@ -183,8 +183,8 @@ std::vector<Tensor> norm_sum_backward(Tensor gradient, std::vector<Tensor> maps,
 }  // namespace partnas::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(partnas, CUDA, m) {
-  m.impl("norm_stats", TORCH_BOX(&partnas::cuda::norm_stats));
-  m.impl("norm_sum", TORCH_BOX(&partnas::cuda::norm_sum));
-  m.impl("norm_sum_reduce", TORCH_BOX(&partnas::cuda::norm_sum_reduce));
-  m.impl("norm_sum_backward", TORCH_BOX(&partnas::cuda::norm_sum_backward));
+  m.impl("norm_stats", TORCH_BOX(&partnas::cuda::measured));
+  m.impl("norm_sum", TORCH_BOX(&partnas::cuda::summed));
+  m.impl("norm_sum_reduce", TORCH_BOX(&partnas::cuda::reduced));
+  m.impl("norm_sum_backward", TORCH_BOX(&partnas::cuda::backward));
 }
