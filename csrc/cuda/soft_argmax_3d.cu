@@ -96,30 +96,6 @@ struct Row {
   }
 };
 
-// `count` elements, as they lie.
-template <typename T, int count>
-struct Elements {
-  uint4 bits;
-  __device__ __forceinline__ void load(const T* from) { bits = load_vector(from); }
-  __device__ __forceinline__ void unpack(float (&to)[count]) const { cuda::unpack<T>(bits, to); }
-};
-
-template <typename T>
-struct Elements<T, 1> {
-  T element;
-  __device__ __forceinline__ void load(const T* from) { element = *from; }
-  __device__ __forceinline__ void unpack(float (&to)[1]) const { to[0] = to_float(element); }
-};
-
-template <typename T, int count>
-__device__ __forceinline__ void write(T* to, const float (&from)[count]) {
-  if constexpr (count == 1) {
-    *to = from_float<T>(from[0]);
-  } else {
-    store<T>(to, from);
-  }
-}
-
 struct Sums {
   float reference = -FLT_MAX, sum = 0, inner = 0, middle = 0, outer = 0;
 
@@ -182,11 +158,11 @@ __global__ void __launch_bounds__(most_threads, 3)
       const auto first = static_cast<float>(static_cast<int64_t>(vector) * count);
       Row next(place.row, middles);
       for (int row = place.row; row < place.end; row += ahead * plan.rows) {
-        Elements<T, count> loaded[ahead];
+        Pack<T, count> loaded[ahead];
         const Row start = next;
 #pragma unroll
         for (int i = 0; i < ahead; ++i) {
-          if (row + i * plan.rows < place.end) loaded[i].load(column + next.offset(v));
+          if (row + i * plan.rows < place.end) loaded[i] = Pack<T, count>::from(column + next.offset(v));
           next.advance(step, middles);
         }
         Row at = start;
@@ -194,7 +170,7 @@ __global__ void __launch_bounds__(most_threads, 3)
         for (int i = 0; i < ahead; ++i) {
           if (row + i * plan.rows < place.end) {
             float x[count];
-            loaded[i].unpack(x);
+            loaded[i].get(x);
             sums.add(x, first, at);
           }
           at.advance(step, middles);
@@ -310,11 +286,12 @@ __global__ void __launch_bounds__(most_threads, 3)
     for (int i = 0; i < count; ++i) columns[i] = inner_slope * (static_cast<float>(first + i) - inner_mean);
     Row next(place.row, middles);
     for (int row = place.row; row < place.end; row += ahead_backward * plan.rows) {
-      Elements<T, count> loaded[ahead_backward];
+      Pack<T, count> loaded[ahead_backward];
       Row at = next;
 #pragma unroll
       for (int i = 0; i < ahead_backward; ++i) {
-        if (position >= 0 && row + i * plan.rows < place.end) loaded[i].load(from + first + next.offset(v));
+        if (position >= 0 && row + i * plan.rows < place.end)
+          loaded[i] = Pack<T, count>::from(from + first + next.offset(v));
         next.advance(step, middles);
       }
 #pragma unroll
@@ -324,14 +301,14 @@ __global__ void __launch_bounds__(most_threads, 3)
           if (position >= 0) {
             const float of_row = outer_slope * (static_cast<float>(at.outer) - outer_mean) +
                                  middle_slope * (static_cast<float>(at.middle) - middle_mean);
-            loaded[i].unpack(x);
+            loaded[i].get(x);
 #pragma unroll
             for (int k = 0; k < count; ++k) x[k] = exp2_fast((x[k] - reference) * log2_e) * (columns[k] + of_row);
           } else {
 #pragma unroll
             for (int k = 0; k < count; ++k) x[k] = 0;
           }
-          write<T, count>(result + first + at.offset(to), x);
+          Pack<T, count>::of(x).put(result + first + at.offset(to));
         }
         at.advance(step, middles);
       }
