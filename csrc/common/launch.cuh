@@ -178,6 +178,30 @@ __device__ __forceinline__ __half from_float<__half>(float x) {
   return __float2half_rn(x);
 }
 
+// V neighbouring numbers as they are stored: 16 bytes, or one number where 16 bytes do not divide a row.
+template <typename T, int V>
+struct Pack {
+  static_assert(V == vector_of<T>);
+  uint4 raw;
+
+  static __device__ __forceinline__ Pack zero() { return {make_uint4(0, 0, 0, 0)}; }
+  static __device__ __forceinline__ Pack from(const T* memory) { return {load_vector(memory)}; }
+  static __device__ __forceinline__ Pack of(const float (&numbers)[V]) { return {pack<T>(numbers)}; }
+  __device__ __forceinline__ void get(float (&numbers)[V]) const { unpack<T>(raw, numbers); }
+  __device__ __forceinline__ void put(T* memory) const { store_vector(memory, raw); }
+};
+
+template <typename T>
+struct Pack<T, 1> {
+  T raw;
+
+  static __device__ __forceinline__ Pack zero() { return {from_float<T>(0.0f)}; }
+  static __device__ __forceinline__ Pack from(const T* memory) { return {*memory}; }
+  static __device__ __forceinline__ Pack of(const float (&numbers)[1]) { return {from_float<T>(numbers[0])}; }
+  __device__ __forceinline__ void get(float (&numbers)[1]) const { numbers[0] = to_float(raw); }
+  __device__ __forceinline__ void put(T* memory) const { *memory = raw; }
+};
+
 // In every lane of a whole warp, in one order for all.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll

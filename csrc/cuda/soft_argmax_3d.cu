@@ -25,10 +25,11 @@ constexpr int finish_threads = 128;
 constexpr float headroom = 40.0f, log2_e = 1.44269504f;
 
 // Who reads what: `lanes` threads along a row of one part, `together` parts, `rows` rows at a time; a group of parts is
-// cut into `segments` of rows.
+// cut into `segments` of rows. From a row to the one that a thread takes next: `step_outer` and `step_middle` on, which
+// are `step` elements, and `wrap` more where that is past the last middle.
 struct Plan {
-  int vectors, lanes, together, rows, threads, segments;
-  int64_t parts, groups;
+  int vectors, lanes, together, rows, threads, segments, step_outer, step_middle;
+  int64_t parts, groups, step, wrap;
 };
 
 // Indices of parts, as an argument of the kernel: nothing is copied to the device.
@@ -55,6 +56,10 @@ Plan plan_of(const Volume& v, int64_t parts, int vector, int64_t element) {
   constexpr int64_t smallest = 16 << 10, largest = 128 << 10, blocks = 4096;
   const int64_t bytes = plan.together * rows * v.inner * element;
   const int64_t piece = std::clamp(v.batch * plan.groups * bytes / blocks, smallest, largest);
+  plan.step_outer = static_cast<int>(plan.rows / v.middle);
+  plan.step_middle = static_cast<int>(plan.rows % v.middle);
+  plan.step = plan.step_outer * v.outer_stride + plan.step_middle * v.middle_stride;
+  plan.wrap = v.outer_stride - v.middle * v.middle_stride;
   plan.segments = static_cast<int>(std::clamp<int64_t>(ceil_div(bytes, piece), 1, ceil_div(rows, plan.rows)));
   return plan;
 }
@@ -78,47 +83,41 @@ struct Place {
   }
 };
 
-// Where a row lies, and the one `step` rows on.
+// The indices of a row, as whole numbers or as floats, which hold them exactly.
+template <typename Index>
 struct Row {
-  int outer, middle;
+  Index outer, middle;
 
-  __device__ __forceinline__ Row(int row, int middles) : outer(row / middles), middle(row % middles) {}
-  __device__ __forceinline__ void advance(const Row& step, int middles) {
-    middle += step.middle;
-    outer += step.outer;
+  __device__ __forceinline__ Row(int row, int middles)
+      : outer(static_cast<Index>(row / middles)), middle(static_cast<Index>(row % middles)) {}
+  __device__ __forceinline__ void advance(const Plan& plan, Index middles) {
+    middle += static_cast<Index>(plan.step_middle);
+    outer += static_cast<Index>(plan.step_outer);
     if (middle >= middles) {
       middle -= middles;
-      ++outer;
+      outer += 1;
     }
   }
-  __device__ __forceinline__ int64_t offset(const Volume& v) const {
-    return outer * v.outer_stride + middle * v.middle_stride;
-  }
 };
 
-// `count` elements, as they lie.
-template <typename T, int count>
-struct Elements {
-  uint4 bits;
-  __device__ __forceinline__ void load(const T* from) { bits = load_vector(from); }
-  __device__ __forceinline__ void unpack(float (&to)[count]) const { cuda::unpack<T>(bits, to); }
-};
-
+// Where a row lies.
 template <typename T>
-struct Elements<T, 1> {
-  T element;
-  __device__ __forceinline__ void load(const T* from) { element = *from; }
-  __device__ __forceinline__ void unpack(float (&to)[1]) const { to[0] = to_float(element); }
-};
+struct Cursor {
+  T* at;
+  int middle;
 
-template <typename T, int count>
-__device__ __forceinline__ void write(T* to, const float (&from)[count]) {
-  if constexpr (count == 1) {
-    *to = from_float<T>(from[0]);
-  } else {
-    store<T>(to, from);
+  __device__ __forceinline__ Cursor(T* base, int row, const Volume& v)
+      : at(base + row / static_cast<int>(v.middle) * v.outer_stride + row % static_cast<int>(v.middle) * v.middle_stride),
+        middle(row % static_cast<int>(v.middle)) {}
+  __device__ __forceinline__ void advance(const Plan& plan, int middles, int64_t step, int64_t wrap) {
+    at += step;
+    middle += plan.step_middle;
+    if (middle >= middles) {
+      middle -= middles;
+      at += wrap;
+    }
   }
-}
+};
 
 struct Sums {
   float reference = -FLT_MAX, sum = 0, inner = 0, middle = 0, outer = 0;
@@ -131,7 +130,7 @@ struct Sums {
   }
 
   template <int count>
-  __device__ __forceinline__ void add(const float (&x)[count], float first, const Row& row) {
+  __device__ __forceinline__ void add(const float (&x)[count], float first, const Row<float>& row) {
     float top = x[0];
 #pragma unroll
     for (int i = 1; i < count; ++i) top = fmaxf(top, x[i]);
@@ -140,17 +139,17 @@ struct Sums {
       scale(exp2_fast((reference - top) * log2_e));
       reference = top;
     }
-    float total = 0, weighted = 0;
+    float total = exp2_fast((x[0] - reference) * log2_e), weighted = 0;
 #pragma unroll
-    for (int i = 0; i < count; ++i) {
+    for (int i = 1; i < count; ++i) {
       const float e = exp2_fast((x[i] - reference) * log2_e);
       total += e;
-      if (i > 0) weighted = fmaf(e, static_cast<float>(i), weighted);
+      weighted = i == 1 ? e : fmaf(e, static_cast<float>(i), weighted);
     }
     sum += total;
     inner += fmaf(total, first, weighted);
-    middle = fmaf(total, static_cast<float>(row.middle), middle);
-    outer = fmaf(total, static_cast<float>(row.outer), outer);
+    middle = fmaf(total, row.middle, middle);
+    outer = fmaf(total, row.outer, outer);
   }
 };
 
@@ -167,7 +166,7 @@ __device__ __forceinline__ float warp_max(float x) {
 
 // partials [B, parts, segments, 5] of parts first_part + i, which are parts order[i] of the volume.
 template <typename T, int count>
-__global__ void __launch_bounds__(most_threads, 3)
+__global__ void __launch_bounds__(most_threads, 2)
     soft_argmax_3d_sums(const T* __restrict__ volume, Volume v, Plan plan, int64_t first_part, int groups,
                         const __grid_constant__ Order order, float* __restrict__ partials) {
   PARTNAS_SHARED float shared[5][most_threads];
@@ -176,28 +175,25 @@ __global__ void __launch_bounds__(most_threads, 3)
   if (place.works && first_part + place.group_part < plan.parts) {
     const int middles = static_cast<int>(v.middle);
     const T* base = volume + place.sample * v.batch_stride + order.part[place.group_part] * v.part_stride;
-    const Row step(plan.rows, middles);
     for (int vector = place.lane; vector < plan.vectors; vector += plan.lanes) {
-      const T* column = base + static_cast<int64_t>(vector) * count;
       const auto first = static_cast<float>(static_cast<int64_t>(vector) * count);
-      Row next(place.row, middles);
+      Cursor next(base + static_cast<int64_t>(vector) * count, place.row, v);
+      Row<float> at(place.row, middles);
       for (int row = place.row; row < place.end; row += ahead * plan.rows) {
-        Elements<T, count> loaded[ahead];
-        const Row start = next;
+        Pack<T, count> loaded[ahead];
 #pragma unroll
         for (int i = 0; i < ahead; ++i) {
-          if (row + i * plan.rows < place.end) loaded[i].load(column + next.offset(v));
-          next.advance(step, middles);
+          if (row + i * plan.rows < place.end) loaded[i] = Pack<T, count>::from(next.at);
+          next.advance(plan, middles, plan.step, plan.wrap);
         }
-        Row at = start;
 #pragma unroll
         for (int i = 0; i < ahead; ++i) {
           if (row + i * plan.rows < place.end) {
             float x[count];
-            loaded[i].unpack(x);
+            loaded[i].get(x);
             sums.add(x, first, at);
           }
-          at.advance(step, middles);
+          at.advance(plan, static_cast<float>(middles));
         }
       }
     }
@@ -275,7 +271,7 @@ __global__ void __launch_bounds__(finish_threads, 8)
 
 // inverse[i]: where part first_part + i of the volume stands in the order; -1 where nobody reads it.
 template <typename T, int count>
-__global__ void __launch_bounds__(most_threads, 3)
+__global__ void __launch_bounds__(most_threads, 2)
     soft_argmax_3d_gradient(const T* __restrict__ volume, Volume v, Plan plan, int64_t first_part, int groups,
                             const __grid_constant__ Order inverse, const float* __restrict__ gradient,
                             const float* __restrict__ statistics, int64_t parts, bool channels_last,
@@ -286,7 +282,8 @@ __global__ void __launch_bounds__(most_threads, 3)
   const T* from = volume + place.sample * v.batch_stride + part * v.part_stride;
   T* result = output + place.sample * to.batch_stride + part * to.part_stride;
   const int middles = static_cast<int>(v.middle), position = inverse.part[place.group_part];
-  const Row step(plan.rows, middles);
+  const int64_t step = plan.step_outer * to.outer_stride + plan.step_middle * to.middle_stride;
+  const int64_t wrap = to.outer_stride - to.middle * to.middle_stride;
 
   float reference = 0, inner_slope = 0, middle_slope = 0, outer_slope = 0;
   float inner_mean = 0, middle_mean = 0, outer_mean = 0;
@@ -308,32 +305,32 @@ __global__ void __launch_bounds__(most_threads, 3)
     float columns[count];
 #pragma unroll
     for (int i = 0; i < count; ++i) columns[i] = inner_slope * (static_cast<float>(first + i) - inner_mean);
-    Row next(place.row, middles);
+    Cursor next(from + first, place.row, v);
+    Cursor target(result + first, place.row, to);
+    Row<float> at(place.row, middles);
     for (int row = place.row; row < place.end; row += ahead_backward * plan.rows) {
-      Elements<T, count> loaded[ahead_backward];
-      Row at = next;
+      Pack<T, count> loaded[ahead_backward];
 #pragma unroll
       for (int i = 0; i < ahead_backward; ++i) {
-        if (position >= 0 && row + i * plan.rows < place.end) loaded[i].load(from + first + next.offset(v));
-        next.advance(step, middles);
+        if (position >= 0 && row + i * plan.rows < place.end) loaded[i] = Pack<T, count>::from(next.at);
+        next.advance(plan, middles, plan.step, plan.wrap);
       }
 #pragma unroll
       for (int i = 0; i < ahead_backward; ++i) {
         if (row + i * plan.rows < place.end) {
-          float x[count];
+          Pack<T, count> gradients = Pack<T, count>::zero();
           if (position >= 0) {
-            const float of_row = outer_slope * (static_cast<float>(at.outer) - outer_mean) +
-                                 middle_slope * (static_cast<float>(at.middle) - middle_mean);
-            loaded[i].unpack(x);
+            const float of_row = outer_slope * (at.outer - outer_mean) + middle_slope * (at.middle - middle_mean);
+            float x[count];
+            loaded[i].get(x);
 #pragma unroll
             for (int k = 0; k < count; ++k) x[k] = exp2_fast((x[k] - reference) * log2_e) * (columns[k] + of_row);
-          } else {
-#pragma unroll
-            for (int k = 0; k < count; ++k) x[k] = 0;
+            gradients = Pack<T, count>::of(x);
           }
-          write<T, count>(result + first + at.offset(to), x);
+          gradients.put(target.at);
         }
-        at.advance(step, middles);
+        target.advance(plan, middles, step, wrap);
+        at.advance(plan, static_cast<float>(middles));
       }
     }
   }
@@ -348,10 +345,11 @@ bool is_vectors(const void* data, const Volume& v, int64_t element) {
 
 int64_t element_of(Storage storage) { return storage == Storage::float32 ? 4 : 2; }
 
-// Rows are counted in 32 bits, and a step over the end of them still is; elements in 64.
+// Rows are counted in 32 bits, and a step over the end of them still is; their indices in floats; elements in 64.
 bool fits(const Volume& v) {
-  constexpr int64_t most = INT_MAX / 4;
-  return v.outer <= most && v.middle <= most && v.outer * v.middle <= most && v.inner <= INT_MAX && v.batch <= INT_MAX;
+  constexpr int64_t most_rows = INT_MAX / 4, most_index = 1 << 23;
+  return v.outer <= most_index && v.middle <= most_index && v.outer * v.middle <= most_rows && v.inner <= INT_MAX &&
+         v.batch <= INT_MAX;
 }
 
 // The launches of `plan`, as many groups at a time as their order has room for: run(first group, groups, grid).
@@ -439,9 +437,9 @@ Status soft_argmax_3d_backward(Storage storage, const float* gradient, const voi
 }
 
 Facts soft_argmax_3d_facts() {
-  return {{"soft_argmax_3d_sums<.*>", most_threads, 0, 30},
+  return {{"soft_argmax_3d_sums<.*>", most_threads, 0, 20},
           {"soft_argmax_3d_finish", finish_threads, 0, 32},
-          {"soft_argmax_3d_gradient<.*>", most_threads, 0, 30}};
+          {"soft_argmax_3d_gradient<.*>", most_threads, 0, 20}};
 }
 
 }  // namespace partnas::cuda

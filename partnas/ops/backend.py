@@ -25,7 +25,7 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
     "pointwise": ("cpu",),
     "pool_pair": ("cpu", "cuda", "triton"),
     "norm_sum": ("cpu", "cuda", "triton"),
-    "upsample": ("cpu", "triton"),
+    "upsample": ("cpu", "cuda", "triton"),
 }
 """Fast implementations that an operator has beside its reference: ``cpu`` (csrc/cpu), ``cuda`` (csrc/cuda) and
 ``triton`` (kernels)."""

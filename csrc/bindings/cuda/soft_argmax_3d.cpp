@@ -1,7 +1,6 @@
 // soft_argmax_3d on a GPU: layouts and allocation around the kernels of csrc/cuda/soft_argmax_3d.cu.
 #include "cuda/soft_argmax_3d.h"
 
-#include <limits>
 #include <tuple>
 
 #include "common/cuda_tensor.h"
@@ -18,8 +17,9 @@ Volume volume_of(const Tensor& v, VolumeLayout layout) {
 }
 
 void check_sizes(const Volume& v) {
-  STD_TORCH_CHECK(v.outer <= std::numeric_limits<int32_t>::max() / 4 / v.middle,
-                  "soft_argmax_3d: a part has more than 2^29 rows; use the reference");
+  constexpr int64_t most_rows = 1 << 29, most_index = 1 << 23;
+  STD_TORCH_CHECK(v.outer <= most_index && v.middle <= most_index && v.outer * v.middle < most_rows,
+                  "soft_argmax_3d: more than 2^29 rows in a part, or 2^23 along an axis, are for the reference");
 }
 
 Storage checked(const Tensor& volume, const std::vector<int64_t>& order, const char* name) {
