@@ -213,8 +213,9 @@ def test_more_than_2_to_the_31_elements(backend, name, layout):
         alone = x.detach()[index : index + 1].clone(memory_format=memory).requires_grad_()
         right = call(alone)
         (right_gradient,) = torch.autograd.grad(right, alone, upstream[index : index + 1])
-        assert torch.equal(found[index : index + 1], right)
-        assert torch.equal(gradient[index : index + 1], right_gradient)
+        # One image may be shared out over blocks in another way than many.
+        for one, other in ((found[index : index + 1], right), (gradient[index : index + 1], right_gradient)):
+            assert (one.float() - other.float()).abs().max() <= 2**-7 * other.float().abs().max()
 
 
 @pytest.mark.usefixtures("much_memory")
