@@ -170,7 +170,7 @@ def _missing(operator: str, backend: str, device: torch.device) -> str:
     if backend == "reference":
         return ""
     if backend == "triton" and device.type != "cuda" and not (device.type == "cpu" and namespaces.interpreted()):
-        return "triton kernels run on CUDA tensors; use 'native' or 'reference'"
+        return "triton kernels run on CUDA tensors, or on a CPU under TRITON_INTERPRET=1; use 'native' or 'reference'"
     if _floor(backend, device) not in AVAILABLE[operator]:
         return "it is not written; use 'reference'"
     if backend == "triton":
