@@ -21,74 +21,70 @@ import triton.language as tl
 from partnas.kernels.launch import Ahead, Config, launch
 from partnas.ops.maps import empty_map
 
-# A kind is (size, dilation, whether the gradient of the taps is wanted); a bank is kinds with the number of each.
+# A kind is (size, dilation, whether the gradient of the taps is wanted, how many filters are of it); a bank is its kinds.
 
 
 @triton.constexpr_function
-def _span(kind):
+def _span(size, dilation):
     """Pixels from a filter's centre to its furthest tap."""
-    return kind[0] // 2 * kind[1]
+    return size // 2 * dilation
 
 
 @triton.constexpr_function
-def _tap_over(kind, stride, row, r):
+def _tap_over(size, dilation, stride, row, r):
     """The row of taps through which row r of the map reads ``row``, counted from the first one that row 0 reads; or -1."""
     shift = row - stride * r
-    return shift // kind[1] if 0 <= shift <= 2 * _span(kind) and shift % kind[1] == 0 else -1
+    return shift // dilation if 0 <= shift < size * dilation and shift % dilation == 0 else -1
 
 
 @triton.constexpr_function
-def _is_read(kind, stride, rows, row):
-    return any(_tap_over(kind, stride, row, r) >= 0 for r in range(rows))
+def _is_read(size, dilation, stride, rows, row):
+    return any(_tap_over(size, dilation, stride, row, r) >= 0 for r in range(rows))
 
 
 @triton.constexpr_function
-def _phase(kind, tap, stride):
+def _phase(size, dilation, tap, stride):
     """Which of every ``stride`` pixels of the source a tap reads."""
-    return (tap - kind[0] // 2) * kind[1] % stride
+    return (tap - size // 2) * dilation % stride
 
 
 @triton.constexpr_function
-def _lag(kind, tap, stride):
-    """Seen through a tap, how far the map's pixel lies from the source's, in pixels of the map."""
-    shift = (tap - kind[0] // 2) * kind[1]
-    return (shift % stride - shift) // stride
-
-
-@triton.constexpr_function
-def _column_taps(kind, phase, stride):
+def _taps_of_phase(size, dilation, phase, stride):
     """The taps of a row that read one phase: how many, the first, and their step."""
-    taps = [tap for tap in range(kind[0]) if _phase(kind, tap, stride) == phase]
-    return len(taps), min(taps, default=0), stride // kind[1] if stride > kind[1] else 1
+    taps = [tap for tap in range(size) if _phase(size, dilation, tap, stride) == phase]
+    return len(taps), min(taps, default=0), stride // dilation if stride > dilation else 1
 
 
 @triton.constexpr_function
-def _row_met(kind, tap, stride, rows, row):
+def _row_met(size, dilation, tap, stride, rows, row):
     """The row of a tile, without the phase, whose pixels meet row ``row`` of the map through a row of taps; or -1."""
-    r = row - _lag(kind, tap, stride)
+    shift = (tap - size // 2) * dilation
+    r = row - (shift % stride - shift) // stride
     return r if 0 <= r < rows else -1
 
 
 @triton.constexpr_function
-def _meets_some(kind, stride, rows, row):
-    return any(_row_met(kind, tap, stride, rows, row) >= 0 for tap in range(kind[0]))
+def _meets_some(size, dilation, stride, rows, row):
+    return any(_row_met(size, dilation, tap, stride, rows, row) >= 0 for tap in range(size))
 
 
 @triton.constexpr_function
-def _cell(kind, tap, stride, rows, row, phase):
+def _cell(size, dilation, tap, stride, rows, row, phase):
     """That row's place among the tiles of a program, which are ordered by row, then by phases."""
-    return (_row_met(kind, tap, stride, rows, row) * stride + _phase(kind, tap, stride)) * stride + phase
+    return (
+        _row_met(size, dilation, tap, stride, rows, row) * stride + _phase(size, dilation, tap, stride)
+    ) * stride + phase
 
 
 @triton.constexpr_function
-def _first_tap(bank, index, wanted_only=False):
+def _first_tap(bank, index):
     """How many taps there are before those of kind ``index``."""
-    return sum(kind[0] ** 2 * count for kind, count in bank[:index] if kind[2] or not wanted_only)
+    return sum(kind[0] ** 2 * kind[3] for kind in bank[:index])
 
 
 @triton.constexpr_function
 def _first_filter(bank, index):
-    return sum(count for _, count in bank[:index])
+    return sum(kind[3] for kind in bank[:index])
 
 
 @triton.jit
@@ -160,10 +156,10 @@ def _pack(
     tap = tl.arange(0, 32)[:, None]
     to = packed + tap * C.to(tl.int64) + channel
     for n in tl.static_range(len(BANK)):
-        area = BANK[n][0][0] * BANK[n][0][0]
+        area = BANK[n][0] * BANK[n][0]
         mask = inside & (tap < area)
-        for f in range(BANK[n][1]):
-            weight = _pick(weights, _first_filter(BANK, n), BANK[n][1], f)
+        for f in range(BANK[n][3]):
+            weight = _pick(weights, _first_filter(BANK, n), BANK[n][3], f)
             tl.store(to, tl.load(weight + channel * area + tap, mask=mask, other=0.0), mask=mask)
             to += area * C.to(tl.int64)
     to = packed + TAPS * C.to(tl.int64) + channel
@@ -187,30 +183,30 @@ def _pack(
 @triton.jit
 def _filtered(
     x, taps, numbers, column, row, offsets, inside, C, H, W, hidden, nothing,
-    KIND: tl.constexpr, STRIDE: tl.constexpr, AFFINE: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr,
+    SIZE: tl.constexpr, DILATION: tl.constexpr, STRIDE: tl.constexpr, AFFINE: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """ROWS tiles of one filter's map. x points, and row and column are, where the first one's first tap lies."""
     sums = (tl.zeros([BLOCK_W, BLOCK_C], tl.float32),) * ROWS
-    for _ in range(KIND[0]):
+    for _ in range(SIZE):
         hidden ^= nothing
         there = inside & (column >= 0) & (column < W)
         waiting = ()
-        for i in tl.static_range(KIND[0]):
-            waiting = waiting + (tl.load(taps + i * KIND[0] * C, mask=inside, other=0.0),)
+        for i in tl.static_range(SIZE):
+            waiting = waiting + (tl.load(taps + i * SIZE * C, mask=inside, other=0.0),)
         at = x
-        for q in tl.static_range(2 * _span(KIND) + (ROWS - 1) * STRIDE + 1):
-            if _is_read(KIND, STRIDE, ROWS, q):
+        for q in tl.static_range(2 * _span(SIZE, DILATION) + (ROWS - 1) * STRIDE + 1):
+            if _is_read(SIZE, DILATION, STRIDE, ROWS, q):
                 mask = there & (row + hidden + q >= 0) & (row + hidden + q < H)
                 value = _entering(at + offsets, mask, numbers, AFFINE, RELU)
                 for r in tl.static_range(ROWS):
-                    if _tap_over(KIND, STRIDE, q, r) >= 0:
-                        total = sums[r] + value * waiting[_tap_over(KIND, STRIDE, q, r)]
+                    if _tap_over(SIZE, DILATION, STRIDE, q, r) >= 0:
+                        total = sums[r] + value * waiting[_tap_over(SIZE, DILATION, STRIDE, q, r)]
                         sums = sums[:r] + (total,) + sums[r + 1 :]
             at += W.to(tl.int64) * C + 16 * hidden
         taps += C
-        column += KIND[1]
-        x += KIND[1] * C
+        column += DILATION
+        x += DILATION * C
     return sums, hidden
 
 
@@ -230,29 +226,29 @@ def _filter(
     for strip in range(tl.minimum(STRIPS, tl.cdiv(height - top, ROWS))):
         taps = packed
         for n in tl.static_range(len(BANK)):
-            for f in range(BANK[n][1]):
+            for f in range(BANK[n][3]):
                 # Where the first tap lies.
-                y = (top + strip * ROWS + hidden) * STRIDE - _span(BANK[n][0])
-                z = left * STRIDE - _span(BANK[n][0])
+                y = (top + strip * ROWS + hidden) * STRIDE - _span(BANK[n][0], BANK[n][1])
+                z = left * STRIDE - _span(BANK[n][0], BANK[n][1])
                 sums, hidden = _filtered(
                     x + ((image * H + y) * W + z) * C + first, taps, numbers, z + pixel * STRIDE, y + 0 * pixel,
-                    pixel * (STRIDE * C) + channel, inside, C, H, W, hidden, nothing, BANK[n][0], STRIDE, AFFINE, RELU,
+                    pixel * (STRIDE * C) + channel, inside, C, H, W, hidden, nothing, BANK[n][0], BANK[n][1], STRIDE, AFFINE, RELU,
                     ROWS, BLOCK_W, BLOCK_C,
                 )  # fmt: skip
                 y = top + strip * ROWS + hidden
-                to = _pick(maps, _first_filter(BANK, n), BANK[n][1], f)
+                to = _pick(maps, _first_filter(BANK, n), BANK[n][3], f)
                 to += ((image * height + y) * width + left) * C + first
                 for r in tl.static_range(ROWS):
                     mask = inside & (left + pixel < width) & (y + r + 0 * pixel < height)
                     tl.store(to + (pixel * C + channel), sums[r].to(x.dtype.element_ty), mask=mask)
                     to += width.to(tl.int64) * C + 16 * hidden
-                taps += BANK[n][0][0] * BANK[n][0][0] * C
+                taps += BANK[n][0] * BANK[n][0] * C
 
 
 @triton.jit
 def _taken_back(
     gradient, taps, values, formed, partials, column, row, offsets, inside, channels_inside, C, height, width, hidden,
-    nothing, KIND: tl.constexpr, STRIDE: tl.constexpr, NEEDS_VALUE: tl.constexpr, ROWS: tl.constexpr, BLOCK_W: tl.constexpr,
+    nothing, SIZE: tl.constexpr, DILATION: tl.constexpr, WANTED: tl.constexpr, STRIDE: tl.constexpr, NEEDS_VALUE: tl.constexpr, ROWS: tl.constexpr, BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """What one filter adds to the tiles ``formed`` of the source's gradient; writes its taps' sums over this tile.
@@ -260,37 +256,40 @@ def _taken_back(
     ``gradient`` points, and ``row`` and ``column`` are, where the first of the tile's pixels lies in the map.
     """
     for phase in tl.static_range(STRIDE):
-        for turn in range(_column_taps(KIND, phase, STRIDE)[0]):
+        for turn in range(_taps_of_phase(SIZE, DILATION, phase, STRIDE)[0]):
             hidden ^= nothing
-            j = _column_taps(KIND, phase, STRIDE)[1] + turn * _column_taps(KIND, phase, STRIDE)[2]
-            shift = (phase - (j - KIND[0] // 2) * KIND[1]) // STRIDE
+            j = (
+                _taps_of_phase(SIZE, DILATION, phase, STRIDE)[1]
+                + turn * _taps_of_phase(SIZE, DILATION, phase, STRIDE)[2]
+            )
+            shift = (phase - (j - SIZE // 2) * DILATION) // STRIDE
             there = inside & (column + shift >= 0) & (column + shift < width)
             waiting = ()
             if NEEDS_VALUE:
-                for i in tl.static_range(KIND[0]):
-                    waiting = waiting + (tl.load(taps + (i * KIND[0] + j) * C, mask=inside, other=0.0),)
-            sums = (tl.zeros([BLOCK_W, BLOCK_C], tl.float32),) * KIND[0]
+                for i in tl.static_range(SIZE):
+                    waiting = waiting + (tl.load(taps + (i * SIZE + j) * C, mask=inside, other=0.0),)
+            sums = (tl.zeros([BLOCK_W, BLOCK_C], tl.float32),) * SIZE
             at = gradient + (shift - 4 * width.to(tl.int64)) * C
             for o in tl.static_range(ROWS + 8):
-                if _meets_some(KIND, STRIDE, ROWS, o - 4):
+                if _meets_some(SIZE, DILATION, STRIDE, ROWS, o - 4):
                     mask = there & (row + hidden + (o - 4) >= 0) & (row + hidden + (o - 4) < height)
                     g = tl.load(at + offsets, mask=mask, other=0.0).to(tl.float32)
-                    for i in tl.static_range(KIND[0]):
-                        if _row_met(KIND, i, STRIDE, ROWS, o - 4) >= 0:
+                    for i in tl.static_range(SIZE):
+                        if _row_met(SIZE, DILATION, i, STRIDE, ROWS, o - 4) >= 0:
                             if NEEDS_VALUE:
-                                total = formed[_cell(KIND, i, STRIDE, ROWS, o - 4, phase)] + waiting[i] * g
+                                total = formed[_cell(SIZE, DILATION, i, STRIDE, ROWS, o - 4, phase)] + waiting[i] * g
                                 formed = (
-                                    formed[: _cell(KIND, i, STRIDE, ROWS, o - 4, phase)]
+                                    formed[: _cell(SIZE, DILATION, i, STRIDE, ROWS, o - 4, phase)]
                                     + (total,)
-                                    + formed[_cell(KIND, i, STRIDE, ROWS, o - 4, phase) + 1 :]
+                                    + formed[_cell(SIZE, DILATION, i, STRIDE, ROWS, o - 4, phase) + 1 :]
                                 )
-                            if KIND[2]:
-                                total = sums[i] + values[_cell(KIND, i, STRIDE, ROWS, o - 4, phase)] * g
+                            if WANTED:
+                                total = sums[i] + values[_cell(SIZE, DILATION, i, STRIDE, ROWS, o - 4, phase)] * g
                                 sums = sums[:i] + (total,) + sums[i + 1 :]
                 at += width.to(tl.int64) * C + 16 * hidden
-            if KIND[2]:
-                for i in tl.static_range(KIND[0]):
-                    to = partials + (i * KIND[0] + j) * C + tl.arange(0, BLOCK_C)
+            if WANTED:
+                for i in tl.static_range(SIZE):
+                    to = partials + (i * SIZE + j) * C + tl.arange(0, BLOCK_C)
                     tl.store(to, tl.sum(sums[i], 0), mask=channels_inside)
     return formed, hidden
 
@@ -332,16 +331,16 @@ def _back(
     sums_of_taps = partials
     hidden = nothing
     for n in tl.static_range(len(BANK)):
-        for f in range(BANK[n][1]):
-            gradient = _pick(gradients, _first_filter(BANK, n), BANK[n][1], f)
+        for f in range(BANK[n][3]):
+            gradient = _pick(gradients, _first_filter(BANK, n), BANK[n][3], f)
             gradient += ((image * height + y + hidden) * width + left) * C + first
             formed, hidden = _taken_back(
                 gradient, taps, values, formed, sums_of_taps, column, row, offsets, inside, channels_inside, C, height,
-                width, hidden, nothing, BANK[n][0], STRIDE, NEEDS_VALUE, ROWS, BLOCK_W, BLOCK_C,
+                width, hidden, nothing, BANK[n][0], BANK[n][1], BANK[n][2], STRIDE, NEEDS_VALUE, ROWS, BLOCK_W, BLOCK_C,
             )  # fmt: skip
-            taps += BANK[n][0][0] * BANK[n][0][0] * C
-            if BANK[n][0][2]:
-                sums_of_taps += BANK[n][0][0] * BANK[n][0][0] * C
+            taps += BANK[n][0] * BANK[n][0] * C
+            if BANK[n][2]:
+                sums_of_taps += BANK[n][0] * BANK[n][0] * C
 
     if NEEDS_VALUE:
         sum = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
@@ -396,8 +395,8 @@ def _reduce(
     for n in tl.static_range(len(BANK)):
         tap = row - _first_tap(BANK, n)
         if (tap >= 0) & (row < _first_tap(BANK, n + 1)):
-            area = BANK[n][0][0] * BANK[n][0][0]
-            gradient = _pick(tap_gradients, _first_filter(BANK, n), BANK[n][1], tap // area)
+            area = BANK[n][0] * BANK[n][0]
+            gradient = _pick(tap_gradients, _first_filter(BANK, n), BANK[n][3], tap // area)
             tl.store(gradient + channel.to(tl.int64) * area + tap % area, found, mask=channel < C)
     if NEEDS_SUMS:
         if row == WANTED:
@@ -564,7 +563,7 @@ def depthwise_bank_backward(
             *channel_sums,
             tiles,
             channels,
-            BANK=tuple((kind, count) for kind, count in bank.kinds if kind[2]),
+            BANK=tuple(kind for kind in bank.kinds if kind[2]),
             TAPS=bank.taps,
             WANTED=bank.wanted,
             NEEDS_SUMS=needs_sums,
@@ -595,7 +594,7 @@ class _Bank:
     """Filters sorted by kind.
 
     Attributes:
-        kinds: ``((kind, count), ...)``.
+        kinds: Its kinds, sorted.
         taps, wanted: How many there are in all, and of how many the gradient is wanted.
     """
 
@@ -603,10 +602,10 @@ class _Bank:
         of_kind: dict[tuple[int, int, bool], list[int]] = {}
         for f, (weight, dilation, need) in enumerate(zip(weights, dilations, needs, strict=True)):
             of_kind.setdefault((weight.shape[-1], dilation, need), []).append(f)
-        self.kinds = tuple((kind, len(of_kind[kind])) for kind in sorted(of_kind))
+        self.kinds = tuple((*kind, len(of_kind[kind])) for kind in sorted(of_kind))
         self._order = [f for kind in sorted(of_kind) for f in of_kind[kind]]
-        self.taps = sum(size * size * count for (size, _, _), count in self.kinds)
-        self.wanted = sum(size * size * count for (size, _, need), count in self.kinds if need)
+        self.taps = sum(size * size * count for size, _, _, count in self.kinds)
+        self.wanted = sum(size * size * count for size, _, need, count in self.kinds if need)
 
     def ordered(self, values: Sequence) -> tuple:
         return tuple(values[f] for f in self._order)
@@ -655,9 +654,9 @@ def _ahead(kinds, count, stride, affine, wanted, sums):
     table = FILTER if stride == 1 else FILTER_EVERY_SECOND
     maps = ("*T",) * filters
     tile = {"STRIDE": stride, "AFFINE": affine, "RELU": True, "BLOCK_C": 32, "BLOCK_W": TILE // 32}
-    bank = {"BANK": tuple(((*kind, False), count) for kind in kinds), "TAPS": taps}
+    bank = {"BANK": tuple((*kind, False, count) for kind in kinds), "TAPS": taps}
     yield Ahead(_filter, table, {"x": "*T", "packed": "*fp32", "maps": maps, **_SIZES}, {**bank, **tile})
-    bank |= {"BANK": tuple(((*kind, wanted), count) for kind in kinds), "WANTED": taps * wanted}
+    bank |= {"BANK": tuple((*kind, wanted, count) for kind in kinds), "WANTED": taps * wanted}
     signature = {"gradients": maps, "x": "*T", "packed": "*fp32", "to": "*T", "partials": "*fp32", **_SIZES}
     tile |= {"NEEDS_X": True, "NEEDS_SUMS": sums, "SCALED": False, "ROWS": _rows_back(stride, taps * wanted)}
     yield Ahead(_back, BACK, signature, {**bank, **tile})
@@ -666,7 +665,7 @@ def _ahead(kinds, count, stride, affine, wanted, sums):
 _NUMBERS = ("packed", "statistics", "scale", "shift", "partials", "scale_gradient", "shift_gradient")
 _WIDE = dict.fromkeys(_NUMBERS, "*fp32")
 _FOUR = ("*fp32",) * 4
-_OF_TWO_KINDS = {"BANK": (((3, 1, True), 2), ((5, 2, True), 2)), "TAPS": 68, "NORM": True}
+_OF_TWO_KINDS = {"BANK": ((3, 1, True, 2), (5, 2, True, 2)), "TAPS": 68, "NORM": True}
 AHEAD = [
     *_ahead(((5, 1), (3, 2)), 2, 1, False, True, False),
     *_ahead(((5, 1), (3, 2)), 2, 2, False, True, False),
