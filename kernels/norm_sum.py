@@ -2,7 +2,8 @@
 
 A map is flat memory, taken as rows of a whole number of pixels and of tiles: the channels of a tile's elements are then
 those of the tile below, no lane is idle whatever the number of channels, and what belongs to a channel is loaded once for
-several rows. All maps of a node pass through one launch, so that the sum, or the gradient, moves once.
+several rows. All maps of a node pass through one launch, so that the sum, or the gradient, moves once. `count > k` is always
+so: a branch for each map keeps the compiler from loading them all before it adds the first, which no registers would hold.
 
 Sums over positions have two stages, programs that each add up some rows and a second kernel that adds up programs, and
 depend on nothing but the shape. Statistics are those of x - pivot, the pivot being a channel's first value, as (count, mean,
@@ -17,7 +18,9 @@ import torch
 import triton
 import triton.language as tl
 
+from partnas.errors import PartnasError
 from partnas.kernels.launch import Ahead, Config, launch
+from partnas.ops.maps import empty_map
 
 MOST = 32
 """Maps and identities of one launch."""
@@ -58,10 +61,8 @@ def norm_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     elements = tuple(z.numel() for z in maps)
     filled = min(length, max(elements))
     rows = [triton.cdiv(size, length) for size in elements]
-    wanted = max(1, PROGRAMS * REDUCED_COLUMNS // length)
-    # About as many rows for every program, whichever its map is.
-    each = max(LEAST_ROWS, _whole(triton.cdiv(sum(rows), wanted), LEAST_ROWS))
-    ends = _running_sum(triton.cdiv(r, each) for r in rows)
+    each = _rows_of_a_program(sum(rows), length)
+    ends = tuple(itertools.accumulate(triton.cdiv(r, each) for r in rows))
     statistics = maps[0].new_empty(count, 2, channels, dtype=torch.float32)
     partials = statistics.new_empty(ends[-1], 3, length)
     pivots = statistics.new_empty(count, channels)
@@ -119,7 +120,7 @@ def norm_sum(
     )
     _check(shift is None or shift.numel() == like.shape[1], "norm_sum: shift must be (C,)")
     inputs = tuple(channels_last(x) for x in (*maps, *identities))
-    out = _empty_like(inputs[0])
+    out = empty_map(inputs[0], inputs[0].shape)
     statistics, weights, identity_weights = _numbers(statistics), _numbers(weights), _numbers(identity_weights)
     shift = None if shift is None else _numbers(shift)
     total = None
@@ -148,7 +149,7 @@ def norm_sum_reduce(
     length = _length(channels, REDUCED_COLUMNS)
     filled = min(length, elements)
     rows = triton.cdiv(elements, length)
-    each = max(LEAST_ROWS, _whole(triton.cdiv(rows * length, PROGRAMS * REDUCED_COLUMNS), LEAST_ROWS))
+    each = _rows_of_a_program(rows, length)
     segments = triton.cdiv(rows, each)
     partials = sums.new_empty(1 + len(inputs), segments, length)
 
@@ -167,17 +168,9 @@ def norm_sum_reduce(
         return 1 + len(inputs), triton.cdiv(channels, 16)
 
     launch(
-        _finish_sums,
-        finish_grid,
-        FINISH_TABLE,
-        partials,
-        sums,
-        segments,
-        filled // max(1, channels),
-        length,
-        channels,
+        _finish_sums, finish_grid, FINISH_TABLE, partials, sums, segments, filled // max(1, channels), length, channels,
         CHANNELS=16,
-    )
+    )  # fmt: skip
     return sums[: 1 + len(maps)], sums[1 + len(maps) :].sum(1)
 
 
@@ -204,7 +197,7 @@ def norm_sum_backward(
     gradient = channels_last(gradient)
     statistics, weights, means = _numbers(statistics), _numbers(weights), _numbers(means)
     identity_weights = _numbers(identity_weights)
-    gradients = [_empty_like(gradient) for _ in (*wanted, *wanted_identities)]
+    gradients = [empty_map(gradient, gradient.shape) for _ in (*wanted, *wanted_identities)]
     sources = [(index, True) for index in wanted] + [(index, False) for index in wanted_identities]
     for first in range(0, len(gradients), MOST):
         some = sources[first : first + MOST]
@@ -222,13 +215,9 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _empty_like(x: torch.Tensor) -> torch.Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-
-
 def _check(condition: bool, message: str) -> None:
     if not condition:
-        raise RuntimeError(message)
+        raise PartnasError(message)
 
 
 def _check_maps(name: str, like: torch.Tensor, maps: Sequence[torch.Tensor]) -> None:
@@ -245,17 +234,15 @@ def _numbers(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.float32).contiguous()
 
 
-def _running_sum(counts) -> tuple[int, ...]:
-    return tuple(itertools.accumulate(counts))
-
-
 def _times_16(numbers: tuple[int, ...]) -> tuple[int, ...]:
     """Numbers as kernels take them in a tuple: Triton compiles anew for every mixture of ones, multiples of 16 and others."""
     return tuple(16 * number for number in numbers)
 
 
-def _whole(x: int, unit: int) -> int:
-    return triton.cdiv(x, unit) * unit
+def _rows_of_a_program(rows: int, length: int) -> int:
+    """How many of all rows a program of a reduction adds up."""
+    along = max(1, PROGRAMS * REDUCED_COLUMNS // length)
+    return max(1, triton.cdiv(rows, along * LEAST_ROWS)) * LEAST_ROWS
 
 
 def _length(channels: int, columns: int) -> int:
@@ -296,7 +283,7 @@ def _sum(
         before = 0.0 if start is None else tl.load(start + at, at < elements, 0.0)
         totals = totals + (offset + before,)
     for k in tl.static_range(INPUTS):
-        if count > k:  # always: see below
+        if count > k:
             if k < MAPS:
                 center = tl.load(statistics + 2 * k * channels + c)
                 rstd = tl.rsqrt(tl.load(statistics + (2 * k + 1) * channels + c) + eps)
