@@ -162,8 +162,8 @@ def test_what_it_cannot_do_is_refused(device):
         torch.ops.partnas_triton.pool_backward(x, x, True, 2)
 
 
-def test_opcheck(device, stride=2):
-    x = random_map((1, 3, 2, 3)).to(device)
+def test_opcheck(device):
+    x, stride = random_map((1, 3, 2, 3)).to(device), 2
     gradients = [g.to(device) for g in gradients_of(x, stride)]
     with use_backend("triton"):
         pool_pair(x, stride)
