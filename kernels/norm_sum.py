@@ -43,6 +43,8 @@ LEAST_ROWS = 64
 TABLE = {75: Config({"ROWS": 2}, 4, 1), 80: Config({"ROWS": 4}, 4, 1)}
 REDUCE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 4}, 4, 1)}
 MEASURE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 8}, 4, 1)}
+# Larger tiles of odd numbers of channels crash the compiler of Triton 3.9.
+STATISTICS_TABLE = {75: Config({"ROWS": 128, "UNROLLED": 8}, 8, 1)}
 FINISH_TABLE = {75: Config({"ROWS": 512}, 8, 1), 80: Config({"ROWS": 1024}, 16, 1)}
 
 
@@ -96,7 +98,7 @@ def finish_statistics(
         return count, triton.cdiv(channels, 16)
 
     launch(
-        _finish_statistics, grid, FINISH_TABLE, partials, _times_16(ends), pivots, statistics, partials.shape[2],
+        _finish_statistics, grid, STATISTICS_TABLE, partials, _times_16(ends), pivots, statistics, partials.shape[2],
         filled // max(1, channels), channels, MAPS=count, CHANNELS=16,
     )  # fmt: skip
 
@@ -349,13 +351,13 @@ def _reduce(
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     c = column % channels
     within = tl.arange(0, ROWS)[:, None] * length + column
-    end = tl.minimum(elements, base + each * length.to(tl.int64))
-    rows = tl.minimum(each, tl.cdiv(elements - base, length).to(tl.int32))
+    end = tl.minimum(elements, base + each * tl.cast(length, tl.int64))
+    rows = tl.minimum(each, tl.cast(tl.cdiv(elements - base, length), tl.int32))
     sums = ()
     for _ in tl.static_range(1 + INPUTS):
         sums = sums + (tl.zeros([ROWS, COLUMNS], tl.float32),)
     for row in range(0, rows, ROWS * UNROLLED):
-        start = base + row * length.to(tl.int64)
+        start = base + row * tl.cast(length, tl.int64)
         g = ()
         sum_of_g = sums[0]
         for u in tl.static_range(UNROLLED):
@@ -416,8 +418,8 @@ def _measure(
 
     base = (segment - first).to(tl.int64) * each * length
     within = tl.arange(0, ROWS)[:, None] * length + column
-    step = ROWS * length.to(tl.int64)
-    end = tl.minimum(size, base + each * length.to(tl.int64))
+    step = ROWS * tl.cast(length, tl.int64)
+    end = tl.minimum(size, base + each * tl.cast(length, tl.int64))
     whole = ((end - base) // (UNROLLED * step)).to(tl.int32)
     x += base
     mean = tl.zeros([ROWS, COLUMNS], tl.float32)
@@ -482,7 +484,7 @@ def combined(count, mean, squares):
 @triton.jit(do_not_specialize=["of_segment"])
 def _finish_statistics(
     partials, ends, pivots, statistics, length, of_segment, channels,
-    MAPS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+    MAPS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, UNROLLED: tl.constexpr,
 ):  # fmt: skip
     index = tl.program_id(0)
     first, last = index * 0, ends[0] // 16
@@ -495,21 +497,22 @@ def _finish_statistics(
 
     counts = tl.zeros([ROWS, CHANNELS], tl.float32)
     totals = tl.zeros([ROWS, CHANNELS], tl.float32)
-    for row in range(0, rows, ROWS):
-        at, inside = _rows_at(row, rows, of_segment, 3 * length, channels, c, ROWS)
-        count = tl.load(partials + at, inside, 0.0)
-        counts += count
-        totals += count * tl.load(partials + at + length, inside, 0.0)
+    for row in range(0, rows, ROWS * UNROLLED):
+        for u in tl.static_range(UNROLLED):
+            at, inside = _rows_at(row + u * ROWS, rows, of_segment, 3 * length, channels, c, ROWS)
+            count = tl.load(partials + at, inside, 0.0)
+            counts += count
+            totals += count * tl.load(partials + at + length, inside, 0.0)
     count = tl.sum(counts, 0)
     mean = tl.sum(totals, 0) / tl.maximum(count, 1.0)
 
     squares = tl.zeros([ROWS, CHANNELS], tl.float32)
-    for row in range(0, rows, ROWS):
-        at, inside = _rows_at(row, rows, of_segment, 3 * length, channels, c, ROWS)
-        moved = tl.load(partials + at + length, inside, 0.0) - mean[None, :]
-        squares += (
-            tl.load(partials + at + 2 * length, inside, 0.0) + tl.load(partials + at, inside, 0.0) * moved * moved
-        )
+    for row in range(0, rows, ROWS * UNROLLED):
+        for u in tl.static_range(UNROLLED):
+            at, inside = _rows_at(row + u * ROWS, rows, of_segment, 3 * length, channels, c, ROWS)
+            moved = tl.load(partials + at + length, inside, 0.0) - mean[None, :]
+            squares += tl.load(partials + at + 2 * length, inside, 0.0)
+            squares += tl.load(partials + at, inside, 0.0) * moved * moved
     variance = tl.sum(squares, 0) / tl.maximum(count, 1.0)
     pivot = tl.load(pivots + index * channels + c, (c < channels) & (count > 0), 0.0)
     tl.store(statistics + 2 * index * channels + c, pivot + mean, c < channels)
@@ -520,14 +523,15 @@ def _finish_statistics(
 def _rows_at(first, rows, of_segment, segment_length, channels, c, ROWS: tl.constexpr):
     """Where the channels of pixels from ``first`` are, of ``rows`` in segments of ``of_segment``, and whether they are."""
     row = first + tl.arange(0, ROWS)
-    at = (row // of_segment).to(tl.int64) * segment_length + row % of_segment * channels
+    segment = row // of_segment
+    at = segment.to(tl.int64) * segment_length + (row - segment * of_segment) * channels
     return at[:, None] + c[None, :], (row < rows)[:, None] & (c < channels)[None, :]
 
 
-def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
+def _ahead(maps: int, identities: int, kind: str, channels: str) -> list[Ahead]:
     inputs = maps + identities
     pointers, numbers = (kind,) * inputs, "*fp32"
-    sizes = {"elements": "i32:16", "length": "i32:16", "channels": "i32:16"}
+    sizes = {"elements": "i32:16", "length": "i32:16", "channels": channels}
     counts = {"MAPS": maps, "INPUTS": inputs}
     of_sum = {"statistics": numbers, "weights": numbers, "identity_weights": numbers, "eps": "fp32"}
     return [
@@ -568,13 +572,13 @@ def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
                 "pivots": numbers,
                 "each": "i32:16",
                 "length": "i32:16",
-                "channels": "i32:16",
+                "channels": channels,
             },
             {"MAPS": maps, "COLUMNS": REDUCED_COLUMNS},
         ),
         Ahead(
             _finish_statistics,
-            FINISH_TABLE,
+            STATISTICS_TABLE,
             {
                 "partials": numbers,
                 "ends": ("i32:16",) * maps,
@@ -582,7 +586,7 @@ def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
                 "statistics": numbers,
                 "length": "i32:16",
                 "of_segment": "i32",
-                "channels": "i32:16",
+                "channels": channels,
             },
             {"MAPS": maps, "CHANNELS": 16},
         ),
@@ -590,8 +594,8 @@ def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
 
 
 AHEAD = [
-    *_ahead(2, 1, "*T"),
-    *_ahead(12, 1, "*bf16"),
+    *_ahead(2, 1, "*T", "i32:16"),
+    *_ahead(12, 1, "*bf16", "i32"),
     Ahead(
         _finish_sums,
         FINISH_TABLE,

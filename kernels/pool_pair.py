@@ -28,7 +28,7 @@ ELEMENTS = 1024
 """Outputs of a row of a program. Not in the table, as programs leave moments whose number the caller must know."""
 
 
-_SIZES = ["height", "width", "out_height", "out_width", "strip", "programs"]
+_SIZES = ["height", "width", "out_height", "out_width", "strip"]
 """Arguments of kernels whose factors make no difference to how memory is read."""
 
 
@@ -193,7 +193,7 @@ def _line(values, row, c, channels, height, width, column, inside):
     return largest, total
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=[*_SIZES, "programs"])
 def _pool(
     x, max_map, avg_map, partials, pivots,
     channels, height, width, out_height, out_width, strip, programs,
@@ -446,6 +446,7 @@ def _backward_2(
 
 
 def _ahead(stride: int, channels: int, maxima: bool, averages: bool) -> list[Ahead]:
+    sizes = {**dict.fromkeys(_SIZES, "i32"), "channels": "i32:16" if maxima and averages else "i32"}
     maps = {"max_map": maxima, "avg_map": averages}
     gradients = {"x": maxima, "max_gradient": maxima, "avg_gradient": averages}
     moments = {"partials": maxima and averages, "pivots": maxima and averages}
@@ -456,13 +457,13 @@ def _ahead(stride: int, channels: int, maxima: bool, averages: bool) -> list[Ahe
         Ahead(
             _pool,
             TABLE,
-            {**types, **dict.fromkeys(_SIZES, "i32"), "channels": "i32:16"},
+            {**types, **sizes, "programs": "i32"},
             {**absent, "STRIDE": stride, "CHANNELS": channels, "COLUMNS": ELEMENTS // channels},
         ),
         Ahead(
             _backward_1 if stride == 1 else _backward_2,
             BACKWARD_TABLE,
-            {**dict.fromkeys((*gradients, "gradient"), "*T"), **dict.fromkeys(_SIZES, "i32"), "channels": "i32:16"},
+            {**dict.fromkeys((*gradients, "gradient"), "*T"), **sizes},
             {**absent_gradients, "CHANNELS": channels},
         ),
     ]
