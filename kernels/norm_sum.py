@@ -2,7 +2,8 @@
 
 A map is flat memory, taken as rows of a whole number of pixels and of tiles: the channels of a tile's elements are then
 those of the tile below, no lane is idle whatever the number of channels, and what belongs to a channel is loaded once for
-several rows. All maps of a node pass through one launch, so that the sum, or the gradient, moves once.
+several rows. All maps of a node pass through one launch, so that the sum, or the gradient, moves once. `count > k` is always
+so: a branch for each map keeps the compiler from loading them all before it adds the first, which no registers would hold.
 
 Sums over positions have two stages, programs that each add up some rows and a second kernel that adds up programs, and
 depend on nothing but the shape. Statistics are those of x - pivot, the pivot being a channel's first value, as (count, mean,
@@ -17,7 +18,9 @@ import torch
 import triton
 import triton.language as tl
 
+from partnas.errors import PartnasError
 from partnas.kernels.launch import Ahead, Config, launch
+from partnas.ops.maps import empty_map
 
 MOST = 32
 """Maps and identities of one launch."""
@@ -40,9 +43,9 @@ LEAST_ROWS = 64
 TABLE = {75: Config({"ROWS": 2}, 4, 1), 80: Config({"ROWS": 4}, 4, 1)}
 REDUCE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 4}, 4, 1)}
 MEASURE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 8}, 4, 1)}
+# Larger tiles of odd numbers of channels crash the compiler of Triton 3.9.
+STATISTICS_TABLE = {75: Config({"ROWS": 128, "UNROLLED": 8}, 8, 1)}
 FINISH_TABLE = {75: Config({"ROWS": 512}, 8, 1), 80: Config({"ROWS": 1024}, 16, 1)}
-# With more of a tile in a thread, Triton 3.9 crashes where channels are no multiple of 16.
-STATISTICS_TABLE = {75: Config({"ROWS": 128}, 8, 1)}
 
 
 def norm_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -60,10 +63,8 @@ def norm_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     elements = tuple(z.numel() for z in maps)
     filled = min(length, max(elements))
     rows = [triton.cdiv(size, length) for size in elements]
-    wanted = max(1, PROGRAMS * REDUCED_COLUMNS // length)
-    # About as many rows for every program, whichever its map is.
-    each = max(LEAST_ROWS, _whole(triton.cdiv(sum(rows), wanted), LEAST_ROWS))
-    ends = _running_sum(triton.cdiv(r, each) for r in rows)
+    each = _rows_of_a_program(sum(rows), length)
+    ends = tuple(itertools.accumulate(triton.cdiv(r, each) for r in rows))
     statistics = maps[0].new_empty(count, 2, channels, dtype=torch.float32)
     partials = statistics.new_empty(ends[-1], 3, length)
     pivots = statistics.new_empty(count, channels)
@@ -121,7 +122,7 @@ def norm_sum(
     )
     _check(shift is None or shift.numel() == like.shape[1], "norm_sum: shift must be (C,)")
     inputs = tuple(channels_last(x) for x in (*maps, *identities))
-    out = _empty_like(inputs[0])
+    out = empty_map(inputs[0], inputs[0].shape)
     statistics, weights, identity_weights = _numbers(statistics), _numbers(weights), _numbers(identity_weights)
     shift = None if shift is None else _numbers(shift)
     total = None
@@ -150,7 +151,7 @@ def norm_sum_reduce(
     length = _length(channels, REDUCED_COLUMNS)
     filled = min(length, elements)
     rows = triton.cdiv(elements, length)
-    each = max(LEAST_ROWS, _whole(triton.cdiv(rows * length, PROGRAMS * REDUCED_COLUMNS), LEAST_ROWS))
+    each = _rows_of_a_program(rows, length)
     segments = triton.cdiv(rows, each)
     partials = sums.new_empty(1 + len(inputs), segments, length)
 
@@ -169,17 +170,9 @@ def norm_sum_reduce(
         return 1 + len(inputs), triton.cdiv(channels, 16)
 
     launch(
-        _finish_sums,
-        finish_grid,
-        FINISH_TABLE,
-        partials,
-        sums,
-        segments,
-        filled // max(1, channels),
-        length,
-        channels,
+        _finish_sums, finish_grid, FINISH_TABLE, partials, sums, segments, filled // max(1, channels), length, channels,
         CHANNELS=16,
-    )
+    )  # fmt: skip
     return sums[: 1 + len(maps)], sums[1 + len(maps) :].sum(1)
 
 
@@ -206,7 +199,7 @@ def norm_sum_backward(
     gradient = channels_last(gradient)
     statistics, weights, means = _numbers(statistics), _numbers(weights), _numbers(means)
     identity_weights = _numbers(identity_weights)
-    gradients = [_empty_like(gradient) for _ in (*wanted, *wanted_identities)]
+    gradients = [empty_map(gradient, gradient.shape) for _ in (*wanted, *wanted_identities)]
     sources = [(index, True) for index in wanted] + [(index, False) for index in wanted_identities]
     for first in range(0, len(gradients), MOST):
         some = sources[first : first + MOST]
@@ -224,13 +217,9 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _empty_like(x: torch.Tensor) -> torch.Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-
-
 def _check(condition: bool, message: str) -> None:
     if not condition:
-        raise RuntimeError(message)
+        raise PartnasError(message)
 
 
 def _check_maps(name: str, like: torch.Tensor, maps: Sequence[torch.Tensor]) -> None:
@@ -247,17 +236,15 @@ def _numbers(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.float32).contiguous()
 
 
-def _running_sum(counts) -> tuple[int, ...]:
-    return tuple(itertools.accumulate(counts))
-
-
 def _times_16(numbers: tuple[int, ...]) -> tuple[int, ...]:
     """Numbers as kernels take them in a tuple: Triton compiles anew for every mixture of ones, multiples of 16 and others."""
     return tuple(16 * number for number in numbers)
 
 
-def _whole(x: int, unit: int) -> int:
-    return triton.cdiv(x, unit) * unit
+def _rows_of_a_program(rows: int, length: int) -> int:
+    """How many of all rows a program of a reduction adds up."""
+    along = max(1, PROGRAMS * REDUCED_COLUMNS // length)
+    return max(1, triton.cdiv(rows, along * LEAST_ROWS)) * LEAST_ROWS
 
 
 def _length(channels: int, columns: int) -> int:
@@ -298,7 +285,7 @@ def _sum(
         before = 0.0 if start is None else tl.load(start + at, at < elements, 0.0)
         totals = totals + (offset + before,)
     for k in tl.static_range(INPUTS):
-        if count > k:  # always: see below
+        if count > k:
             if k < MAPS:
                 center = tl.load(statistics + 2 * k * channels + c)
                 rstd = tl.rsqrt(tl.load(statistics + (2 * k + 1) * channels + c) + eps)
@@ -365,7 +352,7 @@ def _reduce(
     c = column % channels
     within = tl.arange(0, ROWS)[:, None] * length + column
     end = tl.minimum(elements, base + each * tl.cast(length, tl.int64))
-    rows = tl.minimum(each, tl.cdiv(elements - base, length).to(tl.int32))
+    rows = tl.minimum(each, tl.cast(tl.cdiv(elements - base, length), tl.int32))
     sums = ()
     for _ in tl.static_range(1 + INPUTS):
         sums = sums + (tl.zeros([ROWS, COLUMNS], tl.float32),)
@@ -497,7 +484,7 @@ def combined(count, mean, squares):
 @triton.jit(do_not_specialize=["of_segment"])
 def _finish_statistics(
     partials, ends, pivots, statistics, length, of_segment, channels,
-    MAPS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+    MAPS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, UNROLLED: tl.constexpr,
 ):  # fmt: skip
     index = tl.program_id(0)
     first, last = index * 0, ends[0] // 16
@@ -510,21 +497,22 @@ def _finish_statistics(
 
     counts = tl.zeros([ROWS, CHANNELS], tl.float32)
     totals = tl.zeros([ROWS, CHANNELS], tl.float32)
-    for row in range(0, rows, ROWS):
-        at, inside = _rows_at(row, rows, of_segment, 3 * length, channels, c, ROWS)
-        count = tl.load(partials + at, inside, 0.0)
-        counts += count
-        totals += count * tl.load(partials + at + length, inside, 0.0)
+    for row in range(0, rows, ROWS * UNROLLED):
+        for u in tl.static_range(UNROLLED):
+            at, inside = _rows_at(row + u * ROWS, rows, of_segment, 3 * length, channels, c, ROWS)
+            count = tl.load(partials + at, inside, 0.0)
+            counts += count
+            totals += count * tl.load(partials + at + length, inside, 0.0)
     count = tl.sum(counts, 0)
     mean = tl.sum(totals, 0) / tl.maximum(count, 1.0)
 
     squares = tl.zeros([ROWS, CHANNELS], tl.float32)
-    for row in range(0, rows, ROWS):
-        at, inside = _rows_at(row, rows, of_segment, 3 * length, channels, c, ROWS)
-        moved = tl.load(partials + at + length, inside, 0.0) - mean[None, :]
-        squares += (
-            tl.load(partials + at + 2 * length, inside, 0.0) + tl.load(partials + at, inside, 0.0) * moved * moved
-        )
+    for row in range(0, rows, ROWS * UNROLLED):
+        for u in tl.static_range(UNROLLED):
+            at, inside = _rows_at(row + u * ROWS, rows, of_segment, 3 * length, channels, c, ROWS)
+            moved = tl.load(partials + at + length, inside, 0.0) - mean[None, :]
+            squares += tl.load(partials + at + 2 * length, inside, 0.0)
+            squares += tl.load(partials + at, inside, 0.0) * moved * moved
     variance = tl.sum(squares, 0) / tl.maximum(count, 1.0)
     pivot = tl.load(pivots + index * channels + c, (c < channels) & (count > 0), 0.0)
     tl.store(statistics + 2 * index * channels + c, pivot + mean, c < channels)
@@ -535,14 +523,15 @@ def _finish_statistics(
 def _rows_at(first, rows, of_segment, segment_length, channels, c, ROWS: tl.constexpr):
     """Where the channels of pixels from ``first`` are, of ``rows`` in segments of ``of_segment``, and whether they are."""
     row = first + tl.arange(0, ROWS)
-    at = (row // of_segment).to(tl.int64) * segment_length + row % of_segment * channels
+    segment = row // of_segment
+    at = segment.to(tl.int64) * segment_length + (row - segment * of_segment) * channels
     return at[:, None] + c[None, :], (row < rows)[:, None] & (c < channels)[None, :]
 
 
-def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
+def _ahead(maps: int, identities: int, kind: str, channels: str) -> list[Ahead]:
     inputs = maps + identities
     pointers, numbers = (kind,) * inputs, "*fp32"
-    sizes = {"elements": "i32:16", "length": "i32:16", "channels": "i32:16"}
+    sizes = {"elements": "i32:16", "length": "i32:16", "channels": channels}
     counts = {"MAPS": maps, "INPUTS": inputs}
     of_sum = {"statistics": numbers, "weights": numbers, "identity_weights": numbers, "eps": "fp32"}
     return [
@@ -583,7 +572,7 @@ def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
                 "pivots": numbers,
                 "each": "i32:16",
                 "length": "i32:16",
-                "channels": "i32:16",
+                "channels": channels,
             },
             {"MAPS": maps, "COLUMNS": REDUCED_COLUMNS},
         ),
@@ -597,7 +586,7 @@ def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
                 "statistics": numbers,
                 "length": "i32:16",
                 "of_segment": "i32",
-                "channels": "i32:16",
+                "channels": channels,
             },
             {"MAPS": maps, "CHANNELS": 16},
         ),
@@ -605,8 +594,8 @@ def _ahead(maps: int, identities: int, kind: str) -> list[Ahead]:
 
 
 AHEAD = [
-    *_ahead(2, 1, "*T"),
-    *_ahead(12, 1, "*bf16"),
+    *_ahead(2, 1, "*T", "i32:16"),
+    *_ahead(12, 1, "*bf16", "i32"),
     Ahead(
         _finish_sums,
         FINISH_TABLE,

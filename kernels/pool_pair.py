@@ -16,8 +16,10 @@ import torch
 import triton
 import triton.language as tl
 
+from partnas.errors import PartnasError
 from partnas.kernels.launch import Ahead, Config, launch
 from partnas.kernels.norm_sum import channels_last, combined, finish_statistics, finite
+from partnas.ops.maps import empty_map
 
 TABLE = {75: Config({}, 4, 1), 80: Config({}, 8, 1)}
 BACKWARD_TABLE = {75: Config({"ELEMENTS": 256}, 4, 1), 80: Config({"ELEMENTS": 512}, 4, 1)}
@@ -26,13 +28,13 @@ ELEMENTS = 1024
 """Outputs of a row of a program. Not in the table, as programs leave moments whose number the caller must know."""
 
 
-_SIZES = ["height", "width", "out_height", "out_width", "strip", "programs"]
+_SIZES = ["height", "width", "out_height", "out_width", "strip"]
 """Arguments of kernels whose factors make no difference to how memory is read."""
 
 
 def pool_pair(x: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     _check("pool_pair", x, stride)
-    max_map, avg_map = _empty_pool(x, stride), _empty_pool(x, stride)
+    max_map, avg_map = empty_map(x, _shape(x, stride)), empty_map(x, _shape(x, stride))
     channels = x.shape[1]
     programs = _places(max_map, ELEMENTS)
     partials = x.new_empty(2 * programs, 3, channels, dtype=torch.float32)
@@ -51,7 +53,7 @@ def pool_pair_backward(
 
 def pool(x: torch.Tensor, takes_max: bool, stride: int) -> torch.Tensor:
     _check("pool", x, stride)
-    out = _empty_pool(x, stride)
+    out = empty_map(x, _shape(x, stride))
     _forward(x, out if takes_max else None, None if takes_max else out, None, None, stride, _places(out, ELEMENTS))
     return out
 
@@ -73,7 +75,7 @@ def _forward(x, max_map, avg_map, partials, pivots, stride, programs) -> None:
 
 def _gather(name, max_gradient, avg_gradient, x, stride) -> torch.Tensor:
     _check(name, x, stride, [g for g in (max_gradient, avg_gradient) if g is not None])
-    gradient = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    gradient = empty_map(x, x.shape)
     given = max_gradient if avg_gradient is None else avg_gradient
     _, channels, out_height, out_width = given.shape
     tile = _tile(channels)
@@ -91,21 +93,17 @@ def _gather(name, max_gradient, avg_gradient, x, stride) -> torch.Tensor:
 
 def _check(name: str, x: torch.Tensor, stride: int, gradients: Sequence[torch.Tensor] = ()) -> None:
     if x.dim() != 4:
-        raise RuntimeError(f"{name}: x must be (B, C, H, W), got {x.dim()} dimensions")
+        raise PartnasError(f"{name}: x must be (B, C, H, W), got {x.dim()} dimensions")
     if stride not in (1, 2):
-        raise RuntimeError(f"{name}: stride {stride} is neither 1 nor 2")
+        raise PartnasError(f"{name}: stride {stride} is neither 1 nor 2")
     if 0 in x.shape[1:]:
-        raise RuntimeError(f"{name}: x has no pixels or no channels")
+        raise PartnasError(f"{name}: x has no pixels or no channels")
     if any(g.shape != _shape(x, stride) or g.dtype != x.dtype for g in gradients):
-        raise RuntimeError(f"{name}: a gradient must have the shape and dtype of its pool")
+        raise PartnasError(f"{name}: a gradient must have the shape and dtype of its pool")
 
 
 def _shape(x: torch.Tensor, stride: int) -> tuple[int, ...]:
     return (*x.shape[:2], -(-x.shape[2] // stride), -(-x.shape[3] // stride))
-
-
-def _empty_pool(x: torch.Tensor, stride: int) -> torch.Tensor:
-    return torch.empty(_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _tile(channels: int) -> int:
@@ -163,19 +161,39 @@ def _inside(first, size):
 
 
 @triton.jit
-def _line(x, row, at, c, channels, height, width, column, inside):
-    """Maximum and sum over three columns, the middle one being ``column``, of a row that may lie beyond the map."""
+def _there(row, c, channels, height, width, column, inside):
+    """Whether the columns left of ``column``, on it and right of it are on the map, in a row that may not be."""
     there = inside & (c < tl.where((row >= 0) & (row < height), channels, 0))
+    return there & (column > 0), there, there & (column + 1 < width)
+
+
+@triton.jit
+def _three(x, row, at, c, channels, height, width, column, inside):
+    """The values at the three columns around ``column``, as they are stored."""
+    left, middle, right = _there(row, c, channels, height, width, column, inside)
     x += tl.cast(row, tl.int64) * width * channels
-    left_there, right_there = there & (column > 0), there & (column + 1 < width)
-    left = tl.load(x + at - channels, left_there, float("-inf")).to(tl.float32)
-    middle = tl.load(x + at, there, float("-inf")).to(tl.float32)
-    right = tl.load(x + at + channels, right_there, float("-inf")).to(tl.float32)
-    total = tl.where(left_there, left, 0.0) + tl.where(there, middle, 0.0) + tl.where(right_there, right, 0.0)
-    return _larger(_larger(left, middle), right), total
+    nothing = float("-inf")
+    return (
+        tl.load(x + at - channels, left, nothing),
+        tl.load(x + at, middle, nothing),
+        tl.load(x + at + channels, right, nothing),
+    )
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit
+def _line(values, row, c, channels, height, width, column, inside):
+    """Maximum and sum of what ``_three`` gave."""
+    there = _there(row, c, channels, height, width, column, inside)
+    first = values[0].to(tl.float32)
+    largest, total = first, tl.where(there[0], first, 0.0)
+    for k in tl.static_range(1, 3):
+        value = values[k].to(tl.float32)
+        largest = _larger(largest, value)
+        total += tl.where(there[k], value, 0.0)
+    return largest, total
+
+
+@triton.jit(do_not_specialize=[*_SIZES, "programs"])
 def _pool(
     x, max_map, avg_map, partials, pivots,
     channels, height, width, out_height, out_width, strip, programs,
@@ -185,26 +203,33 @@ def _pool(
     written less the pivot."""
     image, first, last, out_column, c = _place(out_height, out_width, channels, strip, COLUMNS, CHANNELS)
     inside = (out_column < out_width) & (c < channels)
-    x += image * height * width * channels
     column = STRIDE * out_column
     at, out_at = column * channels + c, out_column * channels + c
     columns = _inside(column - 1, width)
     zero = tl.zeros([COLUMNS, CHANNELS], tl.float32)
     if partials is not None:
-        pivot = finite(tl.load(x - image * height * width * channels + c, c < channels, 0.0).to(tl.float32))
+        pivot = finite(tl.load(x + c, c < channels, 0.0).to(tl.float32))
         some = c < tl.where(tl.program_id(0) * CHANNELS < channels, channels, 0)
         tl.store(pivots + c, pivot, some)
         tl.store(pivots + channels + c, pivot, some)
         max_mean, max_squares, avg_mean, avg_squares = zero, zero, zero, zero
-    top_max, top_sum = _line(x, STRIDE * first - 1, at, c, channels, height, width, column, inside)
+    x += image * height * width * channels
+    # Of rows, those that this strip reads: what the next step needs is asked for before this one is done.
+    end = tl.minimum(height, STRIDE * (last - 1) + 2)
+    above = _three(x, STRIDE * first - 1, at, c, channels, end, width, column, inside)
+    top_max, top_sum = _line(above, STRIDE * first - 1, c, channels, end, width, column, inside)
+    middle = _three(x, STRIDE * first, at, c, channels, end, width, column, inside)
+    bottom = _three(x, STRIDE * first + 1, at, c, channels, end, width, column, inside)
     middle_max, middle_sum = zero, zero
     if STRIDE == 1:
-        middle_max, middle_sum = _line(x, first, at, c, channels, height, width, column, inside)
+        middle_max, middle_sum = _line(middle, first, c, channels, end, width, column, inside)
     for out_row in range(first, last):
         row = STRIDE * out_row
         if STRIDE == 2:
-            middle_max, middle_sum = _line(x, row, at, c, channels, height, width, column, inside)
-        bottom_max, bottom_sum = _line(x, row + 1, at, c, channels, height, width, column, inside)
+            middle_max, middle_sum = _line(middle, row, c, channels, end, width, column, inside)
+            middle = _three(x, row + 2, at, c, channels, end, width, column, inside)
+        bottom_max, bottom_sum = _line(bottom, row + 1, c, channels, end, width, column, inside)
+        bottom = _three(x, row + STRIDE + 1, at, c, channels, end, width, column, inside)
         to = (image * out_height + out_row) * out_width * channels + out_at
         seen = 1.0 / (out_row - first + 1)
         if max_map is not None:
@@ -421,6 +446,7 @@ def _backward_2(
 
 
 def _ahead(stride: int, channels: int, maxima: bool, averages: bool) -> list[Ahead]:
+    sizes = {**dict.fromkeys(_SIZES, "i32"), "channels": "i32:16" if maxima and averages else "i32"}
     maps = {"max_map": maxima, "avg_map": averages}
     gradients = {"x": maxima, "max_gradient": maxima, "avg_gradient": averages}
     moments = {"partials": maxima and averages, "pivots": maxima and averages}
@@ -431,13 +457,13 @@ def _ahead(stride: int, channels: int, maxima: bool, averages: bool) -> list[Ahe
         Ahead(
             _pool,
             TABLE,
-            {**types, **dict.fromkeys(_SIZES, "i32"), "channels": "i32:16"},
+            {**types, **sizes, "programs": "i32"},
             {**absent, "STRIDE": stride, "CHANNELS": channels, "COLUMNS": ELEMENTS // channels},
         ),
         Ahead(
             _backward_1 if stride == 1 else _backward_2,
             BACKWARD_TABLE,
-            {**dict.fromkeys((*gradients, "gradient"), "*T"), **dict.fromkeys(_SIZES, "i32"), "channels": "i32:16"},
+            {**dict.fromkeys((*gradients, "gradient"), "*T"), **sizes},
             {**absent_gradients, "CHANNELS": channels},
         ),
     ]

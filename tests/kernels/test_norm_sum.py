@@ -2,6 +2,7 @@ import pytest
 import torch
 from map_cases import EMPTY, LAYOUTS, assert_as_exact_as, random_map
 
+from partnas.errors import PartnasError
 from partnas.ops import use_backend
 from partnas.ops.norm_sum import norm_stats, norm_sum, reference, reference_stats
 
@@ -200,17 +201,17 @@ def test_what_it_cannot_do_is_refused(device):
         statistics = norm_stats([z])
     none, one, operators = torch.ones(0, device=device), torch.ones(1, 3, device=device), torch.ops.partnas_triton
     for maps, weights, message in [([z, z], one, "statistics"), ([z], one[0, :1], "weight"), ([], one, "at least one")]:
-        with pytest.raises(RuntimeError, match=message):
+        with pytest.raises(PartnasError, match=message):
             operators.norm_sum(maps, statistics, weights, [], none, None, EPS)
-    with pytest.raises(RuntimeError, match="one shape"):
+    with pytest.raises(PartnasError, match="one shape"):
         operators.norm_sum([z], statistics, one, [z[:, :, 1:]], one[0, :1], None, EPS)
-    with pytest.raises(RuntimeError, match="dtype"):
+    with pytest.raises(PartnasError, match="dtype"):
         operators.norm_sum([z], statistics, one, [z.half()], one[0, :1], None, EPS)
-    with pytest.raises(RuntimeError, match="shift"):
+    with pytest.raises(PartnasError, match="shift"):
         operators.norm_sum([z], statistics, one, [], none, torch.ones(2), EPS)
-    with pytest.raises(RuntimeError, match="no map 1"):
+    with pytest.raises(PartnasError, match="no map 1"):
         operators.norm_sum_backward(z, [z], statistics, one, one.expand(2, 3), none, [1], [], EPS)
-    with pytest.raises(RuntimeError, match="no identity 0"):
+    with pytest.raises(PartnasError, match="no identity 0"):
         operators.norm_sum_backward(z, [z], statistics, one, one.expand(2, 3), none, [], [0], EPS)
 
 

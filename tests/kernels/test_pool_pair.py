@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from map_cases import LAYOUTS, assert_as_exact_as, random_map
 
+from partnas.errors import PartnasError
 from partnas.ops import use_backend
 from partnas.ops.norm_sum import reference_stats
 from partnas.ops.pool_pair import avg_pool, max_pool, pool_pair
@@ -153,17 +154,16 @@ def test_what_it_cannot_do_is_refused(device):
     x = random_map((1, 3, 4, 4)).to(device)
     with use_backend("triton"):
         max_pool(x)
-        with pytest.raises(RuntimeError, match="stride 3"):
+        with pytest.raises(PartnasError, match="stride 3"):
             pool_pair(x, 3)
-        with pytest.raises(RuntimeError, match="no pixels"):
+        with pytest.raises(PartnasError, match="no pixels"):
             avg_pool(x[:, :, :0])
-    with pytest.raises(RuntimeError, match="shape and dtype"):
+    with pytest.raises(PartnasError, match="shape and dtype"):
         torch.ops.partnas_triton.pool_backward(x, x, True, 2)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_opcheck(device, stride):
-    x = random_map((1, 3, 2, 3)).to(device)
+def test_opcheck(device):
+    x, stride = random_map((1, 3, 2, 3)).to(device), 2
     gradients = [g.to(device) for g in gradients_of(x, stride)]
     with use_backend("triton"):
         pool_pair(x, stride)
