@@ -154,21 +154,11 @@ struct Source {
   Walk walk;
 };
 
+// From memory that is shared, or that this kernel writes.
 template <typename T, int width>
-struct Raw {
-  uint4 vector;
-  __device__ __forceinline__ void read_global(const T* from) { vector = load_vector(from); }
-  __device__ __forceinline__ void read_shared(const T* from) { vector = *reinterpret_cast<const uint4*>(from); }
-  __device__ __forceinline__ void get(float (&to)[width]) const { unpack<T>(vector, to); }
-};
-
-template <typename T>
-struct Raw<T, 1> {
-  T number;
-  __device__ __forceinline__ void read_global(const T* from) { number = *from; }
-  __device__ __forceinline__ void read_shared(const T* from) { number = *from; }
-  __device__ __forceinline__ void get(float (&to)[1]) const { to[0] = to_float(number); }
-};
+__device__ __forceinline__ Pack<T, width> read(const T* from) {
+  return {*reinterpret_cast<const decltype(Pack<T, width>::raw)*>(from)};
+}
 
 __device__ __forceinline__ bool lies_inside(const Sizes& sizes, int y, int x) {
   return y >= 0 && y < sizes.height && x >= 0 && x < sizes.width;
@@ -198,7 +188,7 @@ __device__ __forceinline__ void take_rows(const ForwardBank& bank, const Source<
   const bool affine = bank.prologue.statistics || bank.prologue.scale;
   Walk walk = source.walk;
   while (walk.row < count) {
-    Raw<T, width> raw[ahead];
+    Pack<T, width> raw[ahead];
     int to[ahead];
     bool inside[ahead];
 #pragma unroll
@@ -208,9 +198,9 @@ __device__ __forceinline__ void take_rows(const ForwardBank& bank, const Source<
       inside[i] = there && source.from && lies_inside(bank.sizes, y, x);
       if (inside[i]) {
         if constexpr (staged)
-          raw[i].read_shared(staging + (walk.row * bank.columns + walk.column) * warp_size + source.lane);
+          raw[i] = read<T, width>(staging + (walk.row * bank.columns + walk.column) * warp_size + source.lane);
         else
-          raw[i].read_global(source.from + source_offset(bank.sizes, y, x));
+          raw[i] = Pack<T, width>::from(source.from + source_offset(bank.sizes, y, x));
       }
       const int row = slot + walk.row < bank.ring ? slot + walk.row : slot + walk.row - bank.ring;
       to[i] = there ? (row * bank.columns + walk.column) * warp_size + source.lane : -1;
@@ -728,19 +718,15 @@ __global__ void __launch_bounds__(normalise_threads) bank_normalise(const __grid
        pixel += step) {
     const int64_t first = pixel * norm.channels + static_cast<int64_t>(vector) * width;
     T* const to = static_cast<T*>(norm.gradient) + first;
-    Raw<T, width> source, raw;
-    source.read_global(static_cast<const T*>(norm.x) + first);
-    raw.read_shared(to);
+    const Pack<T, width> source = Pack<T, width>::from(static_cast<const T*>(norm.x) + first);
+    const Pack<T, width> inner = read<T, width>(to);
     float x[width], gradient[width];
     source.get(x);
-    raw.get(gradient);
+    inner.get(gradient);
 #pragma unroll
     for (int k = 0; k < width; ++k)
       gradient[k] = (gradient[k] - gradient_mean[k] - (x[k] - mean[k]) * slope[k]) * factor[k];
-    if constexpr (width == 1)
-      *to = from_float<T>(gradient[0]);
-    else
-      store(to, gradient);
+    Pack<T, width>::of(gradient).put(to);
   }
 }
 

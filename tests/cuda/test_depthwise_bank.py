@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from build import Host, Output, Scratch, from_storage, load, missing, to_storage
+from emulator.build import Host, Output, Scratch, from_storage, load, missing, to_storage
 
 from partnas.ops.depthwise_bank import reference
 
