@@ -17,6 +17,7 @@ namespace {
 // whole batch.
 struct Grid {
   int channels, height, width, output_height, output_width;
+  int pitch, output_pitch;  // numbers in a row of an image
   int64_t columns, tiles;  // of windows: B * output_width; strips times tiles of columns
   int strip, strips, span, halo;
   Slices slices;
@@ -30,15 +31,14 @@ struct Taps {
 
 // Where a column of windows reads: its middle pixel, from the row's first number on, and its neighbours from there.
 struct Column {
-  int64_t middle;
-  int left, right;
+  int middle, left, right;
   bool has_left, has_right;
 };
 
 __device__ __forceinline__ Column column_at(int column, int stride, const Grid& grid) {
   const int middle = column * stride;
   const bool has_left = middle > 0, has_right = middle + 1 < grid.width;
-  return {static_cast<int64_t>(middle) * grid.channels, has_left ? -grid.channels : 0, has_right ? grid.channels : 0,
+  return {middle * grid.channels, has_left ? -grid.channels : 0, has_right ? grid.channels : 0,
           has_left, has_right};
 }
 
@@ -48,13 +48,14 @@ __device__ __forceinline__ int pixels(const Column& column) { return 1 + column.
 template <typename T, int V>
 __device__ __forceinline__ Taps<T, V> fetch(const T* image, int row, const Column& column, const Grid& grid) {
   const int inside = row < 0 ? 0 : row < grid.height ? row : grid.height - 1;
-  const T* from = image + static_cast<int64_t>(inside) * grid.width * grid.channels + column.middle;
+  const T* from = image + static_cast<int64_t>(inside) * grid.pitch + column.middle;
   return {Pack<T, V>::from(from + column.left), Pack<T, V>::from(from), Pack<T, V>::from(from + column.right)};
 }
 
-// The rows that each window down a column adds. At stride 1 they are fetched one window ahead; at stride 2 those of one
-// window are enough to be under way.
-template <typename T, int V, int stride>
+// The rows that each window down a column adds. At stride 1 they are fetched one window ahead, unless there is so much
+// else to do or to keep in registers that nobody waits for them; at stride 2 those of one window are enough to be under
+// way.
+template <typename T, int V, int stride, bool ahead>
 struct NewRows {
   __device__ __forceinline__ void start(const T*, int, const Column&, const Grid&) {}
   __device__ __forceinline__ void take(Taps<T, V> (&taps)[stride], const T* image, int row, bool, const Column& column,
@@ -65,16 +66,16 @@ struct NewRows {
 };
 
 template <typename T, int V>
-struct NewRows<T, V, 1> {
-  Taps<T, V> ahead;
+struct NewRows<T, V, 1, true> {
+  Taps<T, V> next;
 
   __device__ __forceinline__ void start(const T* image, int row, const Column& column, const Grid& grid) {
-    ahead = fetch<T, V>(image, row, column, grid);
+    next = fetch<T, V>(image, row, column, grid);
   }
   __device__ __forceinline__ void take(Taps<T, V> (&taps)[1], const T* image, int row, bool more, const Column& column,
                                        const Grid& grid) {
-    taps[0] = ahead;
-    if (more) ahead = fetch<T, V>(image, row + 1, column, grid);
+    taps[0] = next;
+    if (more) next = fetch<T, V>(image, row + 1, column, grid);
   }
 };
 
@@ -100,16 +101,29 @@ template <bool takes_max, bool takes_avg, typename T, int V>
 __device__ __forceinline__ Line<T, V> reduced(const Taps<T, V>& taps, bool there, const Column& column) {
   Line<T, V> line;
   float left[V], middle[V], right[V], largest[V];
+  if (!there) {
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      largest[j] = -INFINITY;
+      line.sum[j] = 0;
+    }
+    line.largest = Pack<T, V>::of(largest);
+    return line;
+  }
   taps.left.get(left);
   taps.middle.get(middle);
   taps.right.get(right);
 #pragma unroll
   for (int j = 0; j < V; ++j) {
-    largest[j] = there ? larger(larger(left[j], middle[j]), right[j]) : -INFINITY;
-    const float sum = (column.has_left ? left[j] : 0.0f) + middle[j] + (column.has_right ? right[j] : 0.0f);
-    if (takes_avg) line.sum[j] = there ? sum : 0.0f;
+    if (takes_max) largest[j] = larger(larger(left[j], middle[j]), right[j]);
+    if (takes_avg) line.sum[j] = left[j] + middle[j] + right[j];
   }
   if (takes_max) line.largest = Pack<T, V>::of(largest);
+  if (takes_avg && !(column.has_left && column.has_right)) {
+#pragma unroll
+    for (int j = 0; j < V; ++j)
+      line.sum[j] = (column.has_left ? left[j] : 0.0f) + middle[j] + (column.has_right ? right[j] : 0.0f);
+  }
   return line;
 }
 
@@ -142,7 +156,7 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
     clear(of_avg);
     if (at.inside && at.row == 0) {
       const int64_t unit = segment / grid.strips * grid.span, image = unit / grid.output_width;
-      pivots[at.lane] = Pack<T, V>::from(x + image * grid.height * grid.width * grid.channels + channel);
+      pivots[at.lane] = Pack<T, V>::from(x + image * grid.height * grid.pitch + channel);
     }
     __syncthreads();
   }
@@ -152,7 +166,7 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
     const int64_t image = unit / grid.output_width;
     const int output_column = static_cast<int>(unit % grid.output_width);
     const Column column = column_at(output_column, stride, grid);
-    const T* from = x + image * grid.height * grid.width * grid.channels + channel;
+    const T* from = x + image * grid.height * grid.pitch + channel;
     const int begin = static_cast<int>(tile % grid.strips) * grid.strip;
     const int end = begin + grid.strip < grid.output_height ? begin + grid.strip : grid.output_height;
     const auto line_at = [&](const Taps<T, V>& taps, int row) {
@@ -161,13 +175,15 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
 
     // Of the rows of a window, the last `stride` are new.
     Line<T, V> lines[3];
-    NewRows<T, V, stride> news;
+    NewRows<T, V, stride, stride == 1 && !measures> news;
     int row = begin * stride - 1;
 #pragma unroll
     for (int r = 0; r < 3 - stride; ++r) lines[r] = line_at(fetch<T, V>(from, row + r, column, grid), row + r);
     row += 3 - stride;
     news.start(from, row, column, grid);
-    int64_t to = ((image * grid.output_height + begin) * grid.output_width + output_column) * grid.channels + channel;
+    int64_t to = (image * grid.output_height + begin) * grid.output_pitch + output_column * grid.channels + channel;
+    float scale = 0;  // one over the pixels of a window of `scaled` rows
+    int scaled = 0;
     for (int output = begin; output < end; ++output) {
       Taps<T, V> taps[stride];
       news.take(taps, from, row, output + 1 < end, column, grid);
@@ -190,7 +206,8 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
       if (takes_avg) {
         // `row` is the one below the window.
         const int rows = 3 - (output == 0) - (row > grid.height);
-        const float scale = 1.0f / static_cast<float>(rows * pixels(column));
+        if (rows != scaled) scale = 1.0f / static_cast<float>(rows * pixels(column));
+        scaled = rows;
         float average[V];
 #pragma unroll
         for (int j = 0; j < V; ++j) average[j] = (lines[0].sum[j] + lines[1].sum[j] + lines[2].sum[j]) * scale;
@@ -200,7 +217,7 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
       }
       lines[0] = lines[stride];
       if (stride == 1) lines[1] = lines[2];
-      to += static_cast<int64_t>(grid.output_width) * grid.channels;
+      to += grid.output_pitch;
     }
   }
   if (measures) {
@@ -266,21 +283,20 @@ pool_backward_kernel(const T* __restrict__ max_gradient, const T* __restrict__ a
   const int64_t image = there ? unit / grid.output_width : 0;
   const int output_column = there ? static_cast<int>(unit % grid.output_width) : 0;
   const Column column = column_at(output_column, stride, grid);
-  const int64_t image_at = image * grid.height * grid.width * channels + channel;
+  const int64_t image_at = image * grid.height * grid.pitch + channel;
 
   // The windows over a column's own pixels: its neighbour's on the left, its own, its neighbour's on the right.
   const bool reaches[3] = {owner && stride == 1 && output_column > 0, owner,
                            owner && output_column + 1 < grid.output_width};
-  int across[3];
-#pragma unroll
-  for (int n = 0; n < 3; ++n) across[n] = pixels(column_at(output_column + n - 1, stride, grid));
+  float scale[3] = {};  // one over the pixels of those, with `scaled` rows
+  int scaled = 0;
 
   const int begin = tile % grid.strips * grid.strip;
   const int end = begin + grid.strip < grid.height ? begin + grid.strip : grid.height;
   const int first = stride == 2 ? begin / 2 : begin > 0 ? begin - 1 : 0, last = end / stride;
 
   Winner<V> lines[3];
-  NewRows<T, V, stride> news;
+  NewRows<T, V, stride, stride == 1> news;
   int row = first * stride - 1;
   if (takes_max && there) {
 #pragma unroll
@@ -297,11 +313,10 @@ pool_backward_kernel(const T* __restrict__ max_gradient, const T* __restrict__ a
       for (int j = 0; j < V; ++j) sums[r][p][j] = 0;
 
   // `row` is the first of the window's.
-  for (int output = first; output <= last; ++output, row += stride) {
+  int64_t window = (image * grid.output_height + first) * grid.output_pitch + output_column * grid.channels + channel;
+  for (int output = first; output <= last; ++output, row += stride, window += grid.output_pitch) {
     const bool exists = output < grid.output_height;
     Pack<T, V> of_max[3], of_avg[3];
-    const int64_t window =
-        ((image * grid.output_height + output) * grid.output_width + output_column) * channels + channel;
 #pragma unroll
     for (int n = stride - 1; n < 3; ++n) {
       if (takes_max) of_max[n] = Pack<T, V>::zero();
@@ -340,13 +355,19 @@ pool_backward_kernel(const T* __restrict__ max_gradient, const T* __restrict__ a
       __syncthreads();
     }
 
-    const int down = 3 - (row < 0) - (row + 2 >= grid.height);
     if (exists) {
+      const int down = 3 - (row < 0) - (row + 2 >= grid.height);
+      if (takes_avg && down != scaled)
 #pragma unroll
-      for (int n = stride - 1; n < 3; ++n) {
-        // Of the stride's columns of pixels, those that this window covers, and where they are in it.
+        for (int n = 0; n < 3; ++n)
+          scale[n] = 1.0f / static_cast<float>(down * pixels(column_at(output_column + n - 1, stride, grid)));
+      scaled = down;
 #pragma unroll
-        for (int p = 0; p < stride; ++p) {
+      for (int p = 0; p < stride; ++p) {
+        float share[V] = {};
+#pragma unroll
+        for (int n = stride - 1; n < 3; ++n) {
+          // Where the pixel is in that window, if it is.
           const int tap_column = 1 + p - stride * (n - 1);
           if (tap_column < 0 || tap_column > 2) continue;
           if (takes_max) {
@@ -358,24 +379,24 @@ pool_backward_kernel(const T* __restrict__ max_gradient, const T* __restrict__ a
             for (int i = 0; i < words<V>; ++i) word[i] = told[i][neighbour];
 #pragma unroll
             for (int j = 0; j < V; ++j) {
-              const int tap = static_cast<int>(word[j / 4] >> (8 * (j % 4)) & 15u);
+              const unsigned tap = word[j / 4] >> (8 * (j % 4)) & 255u;
 #pragma unroll
               for (int r = 0; r < 3; ++r)
-                if (tap == 3 * r + tap_column) sums[r][p][j] += g[j];
+                if (tap == static_cast<unsigned>(3 * r + tap_column)) sums[r][p][j] += g[j];
             }
           }
           if (takes_avg) {
             float g[V];
             of_avg[n].get(g);
-            const float scale = 1.0f / static_cast<float>(down * across[n]);
 #pragma unroll
-            for (int j = 0; j < V; ++j) {
-              const float share = g[j] * scale;
-#pragma unroll
-              for (int r = 0; r < 3; ++r) sums[r][p][j] += share;
-            }
+            for (int j = 0; j < V; ++j) share[j] = fmaf(g[j], scale[n], share[j]);
           }
         }
+        if (takes_avg)
+#pragma unroll
+          for (int j = 0; j < V; ++j)
+#pragma unroll
+            for (int r = 0; r < 3; ++r) sums[r][p][j] += share[j];
       }
     }
 
@@ -383,7 +404,7 @@ pool_backward_kernel(const T* __restrict__ max_gradient, const T* __restrict__ a
 #pragma unroll
     for (int r = 0; r < stride; ++r) {
       if (!owner || row + r < begin || row + r >= end) continue;
-      T* to = gradient + image_at + static_cast<int64_t>(row + r) * grid.width * channels;
+      T* to = gradient + image_at + static_cast<int64_t>(row + r) * grid.pitch;
 #pragma unroll
       for (int p = 0; p < stride; ++p)
         if (p == 0 || column.has_right) Pack<T, V>::of(sums[r][p]).put(to + column.middle + p * channels);
@@ -420,6 +441,8 @@ Grid grid_of(const PoolShape& shape, int vector) {
   grid.width = static_cast<int>(shape.width);
   grid.output_height = static_cast<int>(shape.output_height());
   grid.output_width = static_cast<int>(shape.output_width());
+  grid.pitch = grid.width * grid.channels;
+  grid.output_pitch = grid.output_width * grid.channels;
   grid.columns = shape.batch * grid.output_width;
   grid.slices = pool_slices(shape.channels, vector);
   return grid;
@@ -450,6 +473,12 @@ int segments_of(const Grid& grid) {
 
 unsigned blocks_of(const Grid& grid, int64_t tiles) { return static_cast<unsigned>(tiles * grid.slices.count); }
 
+// Whether a row of an image is short enough to be counted in int.
+bool fits(const PoolShape& shape) {
+  constexpr int64_t most = 1 << 30;
+  return shape.height <= most && shape.width <= most && shape.width * shape.channels <= most;
+}
+
 bool is_empty(const PoolShape& shape) {
   return shape.batch == 0 || shape.channels == 0 || shape.height == 0 || shape.width == 0;
 }
@@ -477,7 +506,7 @@ Status launch_backward(const PoolShape& shape, const void* max_gradient, const v
 }  // namespace
 
 int64_t pool_pair_scratch(Storage storage, const PoolShape& shape) {
-  if (is_empty(shape)) return 0;
+  if (is_empty(shape) || !fits(shape)) return 0;
   return larger_of_widths(
       storage, [&](int vector) { return 2 * moments_left * shape.channels * segments_of(forward_grid(shape, vector)); });
 }
@@ -485,6 +514,7 @@ int64_t pool_pair_scratch(Storage storage, const PoolShape& shape) {
 Status pool_pair(Storage storage, const PoolShape& shape, const void* x, float* scratch, void* max_map, void* avg_map,
                  float* statistics, Stream stream) {
   if (shape.channels == 0) return success;
+  if (!fits(shape)) return invalid_value;
   return dispatch(storage, [&](auto number) {
     using T = decltype(number);
     const bool vectors = divides<T>(shape.channels) && is_aligned(x) && is_aligned(max_map) && is_aligned(avg_map);
@@ -510,6 +540,7 @@ Status pool_pair(Storage storage, const PoolShape& shape, const void* x, float* 
 
 Status pool(Storage storage, const PoolShape& shape, bool takes_max, const void* x, void* map, Stream stream) {
   if (is_empty(shape)) return success;
+  if (!fits(shape)) return invalid_value;
   return dispatch(storage, [&](auto number) {
     using T = decltype(number);
     return with_width<T>(divides<T>(shape.channels) && is_aligned(x) && is_aligned(map), [&](auto width) {
@@ -524,6 +555,7 @@ Status pool(Storage storage, const PoolShape& shape, bool takes_max, const void*
 Status pool_pair_backward(Storage storage, const PoolShape& shape, const void* max_gradient, const void* avg_gradient,
                           const void* x, void* gradient, Stream stream) {
   if (is_empty(shape)) return success;
+  if (!fits(shape)) return invalid_value;
   return dispatch(storage, [&](auto number) {
     using T = decltype(number);
     const bool vectors = divides<T>(shape.channels) && is_aligned(max_gradient) && is_aligned(avg_gradient) &&
