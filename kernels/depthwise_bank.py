@@ -459,9 +459,9 @@ def _through_statistics(
     tl.store(to + at, (factor * (g - mean_g - z * mean_gz)).to(x.dtype.element_ty), mask=mask)
 
 
-FILTER = {75: Config({"ROWS": 8, "STRIPS": 4}, 4, 1)}
-FILTER_EVERY_SECOND = {75: Config({"ROWS": 4, "STRIPS": 4}, 4, 1)}
-BACK = {75: Config({}, 4, 1)}
+FILTER = {75: Config({"ROWS": 8, "STRIPS": 4}, 4, 1, 255)}
+FILTER_EVERY_SECOND = {75: Config({"ROWS": 4, "STRIPS": 4}, 4, 1, 255)}
+BACK = {75: Config({}, 4, 1, 255)}
 PACK = {75: Config({"BLOCK": 32}, 4, 1)}
 REDUCE = {75: Config({"TILES": 128, "CHANNELS": 16}, 4, 1)}
 THROUGH = {75: Config({"TILE": 1024}, 4, 1)}

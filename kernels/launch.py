@@ -17,11 +17,19 @@ from partnas.files import write_text
 
 
 class Config(NamedTuple):
-    """How one kernel is launched: its block sizes (powers of two, passed as constexprs), warps and pipeline stages."""
+    """How one kernel is launched: its block sizes (powers of two, passed as constexprs), warps, pipeline stages, and how
+    many registers a thread may take. Left to itself, the compiler spills a few where that lets one more block in."""
 
     blocks: dict[str, int]
     num_warps: int = 4
     num_stages: int = 2
+    registers: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """What Triton compiles with."""
+        # Fused products and sums, whatever a release of Triton takes for its default.
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+        return options if self.registers is None else {**options, "maxnreg": self.registers}
 
 
 Table = Mapping[int, Config]
@@ -68,9 +76,7 @@ def launch(kernel, grid: Callable[[dict[str, int]], tuple[int, ...]], table: Tab
 def _start(kernel, grid, config: Config, args, constexprs) -> None:
     programs = grid(config.blocks)
     if all(programs):
-        # Fused products and sums, whatever a release of Triton takes for its default.
-        options = {"num_warps": config.num_warps, "num_stages": config.num_stages, "enable_fp_fusion": True}
-        kernel[programs](*args, **constexprs, **config.blocks, **options)
+        kernel[programs](*args, **constexprs, **config.blocks, **config.options())
 
 
 def _first_tensor(args) -> torch.Tensor:
@@ -159,8 +165,10 @@ def _read(path: Path) -> dict[str, Config]:
     """What was measured before; a file that makes no sense counts as none."""
     try:
         return {
-            problem: Config({str(name): int(size) for name, size in blocks.items()}, int(warps), int(stages))
-            for problem, (blocks, warps, stages) in json.loads(path.read_text(encoding="utf-8")).items()
+            problem: Config(
+                {str(name): int(size) for name, size in blocks.items()}, int(warps), int(stages), *registers
+            )
+            for problem, (blocks, warps, stages, *registers) in json.loads(path.read_text(encoding="utf-8")).items()
         }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -21,7 +21,7 @@ from partnas.kernels.launch import Ahead, Config, launch
 from partnas.kernels.norm_sum import channels_last, combined, finish_statistics, finite
 from partnas.ops.maps import empty_map
 
-TABLE = {75: Config({}, 4, 1), 80: Config({}, 8, 1)}
+TABLE = {75: Config({}, 4, 1, 255), 80: Config({}, 8, 1)}
 BACKWARD_TABLE = {75: Config({"ELEMENTS": 256}, 4, 1), 80: Config({"ELEMENTS": 512}, 4, 1)}
 
 ELEMENTS = 1024

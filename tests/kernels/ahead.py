@@ -59,10 +59,9 @@ def compiled(job):
         "num_warps": entry.num_warps,
         "num_stages": entry.num_stages,
     }
-    options = {"num_warps": entry.num_warps, "num_stages": entry.num_stages, "enable_fp_fusion": True}
     try:
         source = ASTSource(ahead.kernel, signature, constants, attributes)
-        found = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+        found = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=entry.options())
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         return {**facts, "error": f"{type(error).__name__}: {reason}"}
