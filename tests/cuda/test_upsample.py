@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from build import Output, from_storage, load, missing, to_storage
+from emulator.build import Output, from_storage, load, missing, to_storage
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
