@@ -91,7 +91,14 @@ class Check:
 
     def planned(self) -> Iterator[Item]:
         yield Item("info", 60, [self.python("info", "-c", INFO)])
-        yield Item("build", 240, [Process("build", build_command(), build_environment())])
+        yield Item(
+            "build",
+            240,
+            [
+                self.python("build", __file__, "--build", **build_environment()),
+                self.python("backends", "-c", BACKENDS_SERVING),
+            ],
+        )
         yield Item("tests", 170, list(self.test_processes()), together=max(2, (os.cpu_count() or 2) - 4))
         large = [self.tests(f"large_{backend}", f"{LARGE} and {backend}") for backend in BACKENDS]
         yield Item("search_step", 100, [
@@ -222,9 +229,9 @@ class Check:
         replace(self.out / "gpu_check.md", markdown(record))
 
     def record(self) -> dict[str, Any]:
-        info = self.logs / "info.txt"
-        with contextlib.suppress(OSError, ValueError):
-            self.facts |= json.loads(info.read_text().strip().splitlines()[-1])
+        for log in ("info", "backends"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                self.facts |= json.loads(lines(self.logs / f"{log}.txt")[-1])
         items = []
         for item in self.items:
             entry: dict[str, Any] = {"name": item.name, "status": item.status, "seconds": round(item.seconds, 1)}
@@ -263,6 +270,21 @@ ENVIRONMENT = {
     "PIP_ROOT_USER_ACTION": "ignore",
 }
 
+BACKENDS_SERVING = """
+import json, torch
+from partnas.ops import backend
+found = {}
+for operator in backend.AVAILABLE:
+    for name in ("native", "triton"):
+        with backend.use_backend(name):
+            try:
+                backend.resolve(operator, torch.empty(0, device="cuda" if torch.cuda.is_available() else "cpu"))
+                found[f"{operator}, {name}"] = "there"
+            except Exception as error:
+                found[f"{operator}, {name}"] = str(error)
+print(json.dumps({"backends": found}))
+"""
+
 INFO = """
 import json, torch
 facts = {"torch": torch.__version__, "cuda": torch.version.cuda}
@@ -286,9 +308,18 @@ def wanted(name: str, options: argparse.Namespace) -> bool:
     return chosen and not any(part in name for part in options.skip)
 
 
-def build_command() -> list[str]:
-    """Installs the source folder where it lies, with the CUDA operators; nothing is downloaded."""
-    return [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "-v", "-e", str(ROOT)]
+def build() -> int:
+    """Install the source folder where it lies, with the CUDA operators; nothing is downloaded. Where pip cannot, build
+    them in place, and put the kernels where an installed package has them."""
+    pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "-v", "-e", str(ROOT)]
+    if subprocess.run(pip).returncode == 0:
+        return 0
+    print("gpu_check: pip cannot install; building in place", flush=True)
+    code = subprocess.run([sys.executable, "setup.py", "build_ext", "--inplace"], cwd=ROOT).returncode
+    kernels = ROOT / "partnas" / "kernels"
+    if code == 0 and not kernels.exists():
+        kernels.symlink_to(ROOT / "kernels")
+    return code
 
 
 def build_environment() -> dict[str, str]:
@@ -372,6 +403,8 @@ def markdown(record: dict[str, Any]) -> str:
         if record.get(name)
     ]
     found = ["# gpu_check", "", *[f"- {fact}" for fact in facts], f"- {record['seconds']:.0f} s of {record['limit']} s"]
+    absent = {name: why for name, why in record.get("backends", {}).items() if why != "there"}
+    found += [f"- not there: {name}: {why}" for name, why in absent.items()]
     if record.get("cut"):
         found.append(f"- cut short {record['cut']}")
     found += ["", "| item | status | seconds | tests |", "| --- | --- | --- | --- |"]
@@ -443,7 +476,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="items whose name has one of these in it")
     parser.add_argument("--skip", nargs="*", default=[], help="items to leave out, likewise")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu tries out the check itself")
+    parser.add_argument("--build", action="store_true", help="build, and nothing else")
     options = parser.parse_args()
+    if options.build:
+        sys.exit(build())
     signal.signal(signal.SIGTERM, told_to_end)
     check = Check(options)
     went_well = check.run()

@@ -69,13 +69,16 @@ class GraphedStep:
 
     def _record(self, batch: Batch) -> None:
         inputs = {name: value.clone() for name, value in batch.items()}
+        current = torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
         try:
             # Loader threads may pin memory meanwhile: only what this thread does must be recordable.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 result = self._step(inputs).detach()
         except Exception as error:
-            # Ending a recording that went wrong fails by itself; what went wrong is the error before.
+            # Ending a recording that went wrong fails by itself, and leaves its stream the current one; what went wrong is
+            # the error before.
+            torch.cuda.set_stream(current)
             cause = error.__context__ or error
             self.failure = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
             print(f"partnas: the {self._name} runs without a CUDA graph: {self.failure}", file=sys.stderr, flush=True)

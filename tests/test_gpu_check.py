@@ -105,8 +105,8 @@ def test_the_table_tells_our_best_against_the_best_peer_and_the_floor():
 
 
 def test_what_it_runs_needs_torch_and_little_else():
-    files = [*(REPOSITORY / "tests/gpu").glob("*.py"), *(REPOSITORY / "bench").glob("*.py")]
-    modules = [path.stem for path in files if path.stem not in ("conftest", "gpu_check")]
+    files = [*(REPOSITORY / "tests/gpu").glob("*.py"), *(REPOSITORY / "bench").glob("bench_*.py")]
+    modules = [path.stem for path in files if path.stem != "conftest"]
     blocked = ["yaml", "pydantic", "fvcore", "plotly", "typer", "tqdm", "cv2", "tensorboard", "matplotlib", "jinja2"]
     code = f"""
 import importlib, sys

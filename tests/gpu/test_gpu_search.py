@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 from backends import only, served
-from gpu_cases import BACKENDS, DEVICE, ON_CPU
+from gpu_cases import BACKENDS, DEVICE, ON_CPU, only_on_a_gpu
 
 from partnas.architect import Architect, frozen
 from partnas.distributed import World
@@ -246,3 +246,24 @@ def test_the_search_job_is_the_same_with_and_without_graphs_and_resumed(network_
     for name, value in whole.items():
         assert torch.equal(value, plain[name]), name
         assert torch.equal(value, resumed[name]), name
+
+
+@only_on_a_gpu
+def test_a_step_that_waits_for_the_device_goes_on_unrecorded(capfd):
+    value = torch.zeros((), device=DEVICE)
+
+    def waiting(batch):
+        value.add_(float(batch["image"].sum().item()))
+        return value.clone()
+
+    def recordable(batch):
+        return batch["image"].sum()
+
+    refused, recorded = GraphedStep(waiting, "waiting step"), GraphedStep(recordable, "step")
+    ones = {"image": torch.ones(3, device=DEVICE)}
+    assert [float(refused(ones)) for _ in range(6)] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0]
+    assert capfd.readouterr().err.count("waiting step runs without a CUDA graph") == 1
+    assert [float(recorded({"image": torch.full((3,), float(i), device=DEVICE)})) for i in range(6)] == [
+        3.0 * i for i in range(6)
+    ]
+    assert recorded.is_recorded
