@@ -158,7 +158,7 @@ class Check:
                 if operator != "depthwise_bank":
                     yield self.tests(f"{operator}_{backend}", f"test_{prefix} and {backend}", "test_gpu_operators.py")
             yield self.tests(f"calls_{backend}", f"{backend} and not {LARGE}", "test_gpu_calls.py")
-        yield self.tests("calls", f"not native and not triton and not {LARGE}", "test_gpu_calls.py")
+        yield self.tests("others", f"not native and not triton and not {LARGE}")
 
     def sanitizer_processes(self) -> Iterator[Process]:
         program = sanitizer()
