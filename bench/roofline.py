@@ -295,16 +295,23 @@ def norm_sum_backward_work(arguments, found) -> Work:
 
 
 def upsample_work(arguments, found) -> Work:
-    """A program makes what lies between two rows of pixels, so that each row is read twice (kernels/upsample.py)."""
-    small, large = sorted((size_of(arguments), size_of(found)))
-    return Work(small + large, 2 * small + large, 8 * max(arguments[0].numel(), found.numel()), 1)
+    """A block makes what lies between two rows of pixels, so that each row is read twice (``upsample_cells``)."""
+    x = arguments[0]
+    least = size_of(x, found)
+    return Work(least, least + size_of(x), 8 * found.numel(), 1)
 
 
 def upsample_backward_work(arguments, found) -> Work:
-    """Of every row and column of the gradient two pixels' programs read (kernels/upsample.py)."""
-    gradient = arguments[0]
-    least = size_of(gradient, found)
-    return Work(least, least + size_of(gradient), 8 * gradient.numel(), 1)
+    """Strips of four rows of the small map, and as many columns as threads have vectors (``upsample_strips``)."""
+    gradient, factor = arguments
+    batch, channels, height, width = found.shape
+    vector = 16 // gradient.element_size()
+    vectors = channels // vector if channels % vector == 0 else channels
+    borders = factor // 2, factor + factor // 2 - 1
+    down = covered(height, 4, factor, *borders, factor * height)
+    across = covered(width, max(1, 256 // vectors), factor, *borders, factor * width)
+    issued = batch * channels * down * across * gradient.element_size() + size_of(found)
+    return Work(size_of(gradient, found), issued, 8 * gradient.numel(), 1)
 
 
 MODELS: dict[str, Callable[[Any, Any], Work]] = {
