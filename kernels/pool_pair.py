@@ -83,11 +83,16 @@ def _gather(name, max_gradient, avg_gradient, x, stride) -> torch.Tensor:
     def grid(blocks):
         return (_places(given, blocks["ELEMENTS"]) * triton.cdiv(channels, tile),)
 
-    launch(
-        _backward_1 if stride == 1 else _backward_2, grid, BACKWARD_TABLE, None if max_gradient is None else channels_last(x),
-        *(None if g is None else channels_last(g) for g in (max_gradient, avg_gradient)), gradient,
-        channels, *x.shape[2:], out_height, out_width, _strip(given), CHANNELS=tile,
-    )  # fmt: skip
+    arguments = (
+        None if max_gradient is None else channels_last(x),
+        *(None if g is None else channels_last(g) for g in (max_gradient, avg_gradient)),
+        gradient,
+        *(channels, *x.shape[2:], out_height, out_width, _strip(given)),
+    )
+    if stride == 1:
+        launch(_backward_1, grid, BACKWARD_TABLE, *arguments, CHANNELS=tile)
+    else:
+        launch(_backward_2, grid, BACKWARD_TABLE, *arguments, CHANNELS=tile)
     return gradient
 
 
