@@ -49,8 +49,8 @@ bool divides(int64_t channels) {
   return channels % vector_of<T> == 0;
 }
 
-// size(numbers that a thread takes at once), whichever of the two widths needs more: which one it will be depends on the
-// addresses too.
+// size(numbers that a thread takes at once), whichever of the two widths needs more: which one it will be depends on
+// the addresses too.
 template <typename Size>
 int64_t larger_of_widths(Storage storage, const Size& size) {
   const int64_t narrow = size(1), wide = size(storage == Storage::float32 ? vector_of<float> : vector_of<__half>);

@@ -23,7 +23,7 @@ __device__ __forceinline__ void clear(Moments<V>& m) {
   for (int j = 0; j < V; ++j) m.mean[j] = m.square[j] = 0;
 }
 
-// With s and q the sums of x - mean and of its square over the new rows, the new mean is mean + s / n and the new sum of
+// With s and q the sums of x - mean and of its square over the new rows, the new mean is mean + s / n and the sum of
 // squares grows by q - s^2 / n, n counting all rows.
 template <int R, typename T, int V>
 __device__ __forceinline__ void add(Moments<V>& m, const float (&pivot)[V], const Pack<T, V> (&rows)[R]) {
@@ -96,8 +96,8 @@ constexpr int64_t moments_left = 4;
 
 // Partials [segments, moments_left, C].
 template <int V>
-__device__ __forceinline__ void write_moments(const Moments<V>& m, const float (&pivot)[V], const Place& at, int channels,
-                                              int64_t segment, float* partials) {
+__device__ __forceinline__ void write_moments(const Moments<V>& m, const float (&pivot)[V], const Place& at,
+                                              int channels, int64_t segment, float* partials) {
   if (!at.inside || at.row > 0) return;
   const int64_t row = channels;
   float* to = partials + segment * moments_left * row + static_cast<int64_t>(at.vector) * V;
@@ -134,7 +134,8 @@ finish_moments(const float* partials, const Measured measured, int channels, int
 #pragma unroll 4
     for (int s = lane; s < segments; s += lanes) {
       const float* segment = from + static_cast<int64_t>(s) * measured.step * size;
-      const double n = segment[0], d = static_cast<double>(segment[row]) + static_cast<double>(segment[2 * row]) - pivot;
+      const double n = segment[0], mean = static_cast<double>(segment[row]) + static_cast<double>(segment[2 * row]);
+      const double d = mean - pivot;
       count += n;
       sum += n * d;
       squares += n * d * d;

@@ -528,8 +528,8 @@ int64_t norm_sum_reduce_scratch(Storage storage, int maps, int identities, int64
 }
 
 Status norm_sum_reduce(Storage storage, const void* gradient, const void* const* inputs, int maps, int identities,
-                       const float* statistics, int64_t rows, int64_t channels, float* scratch, float* sums, float* dots,
-                       Stream stream) {
+                       const float* statistics, int64_t rows, int64_t channels, float* scratch, float* sums,
+                       float* dots, Stream stream) {
   const int branches = maps + identities;
   if (branches > most_branches) return invalid_value;
   if (channels == 0) rows = 0;

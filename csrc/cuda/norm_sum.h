@@ -26,8 +26,8 @@ Status norm_sum(Storage storage, const void* const* inputs, int maps, int identi
 // norm_sum_reduce_scratch floats.
 int64_t norm_sum_reduce_scratch(Storage storage, int maps, int identities, int64_t rows, int64_t channels);
 Status norm_sum_reduce(Storage storage, const void* gradient, const void* const* inputs, int maps, int identities,
-                       const float* statistics, int64_t rows, int64_t channels, float* scratch, float* sums, float* dots,
-                       Stream stream);
+                       const float* statistics, int64_t rows, int64_t channels, float* scratch, float* sums,
+                       float* dots, Stream stream);
 
 // One gradient each, of the maps that `wanted` gives the numbers of, then of the wanted identities. maps: the wanted
 // ones; means [1 + K, C].

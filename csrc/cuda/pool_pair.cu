@@ -1,9 +1,9 @@
 // 3x3 max and average pool, together or one of them, and their backward.
 //
-// A thread keeps to one column of windows and V channels, and walks down a strip of the image: the three columns of each
-// row are reduced once, and a window is three such rows. Neighbouring columns are neighbouring threads, so that what
-// they read twice comes from the first cache. Backward gathers: the threads of a block find the winner of a window each,
-// tell it to their neighbours, and each adds up what the windows over its own pixels give to them.
+// A thread keeps to one column of windows and V channels, and walks down a strip of the image: the three columns of
+// each row are reduced once, and a window is three such rows. Neighbouring columns are neighbouring threads, so that
+// what they read twice comes from the first cache. Backward gathers: the threads of a block find the winner of a window
+// each, tell it to their neighbours, and each adds up what the windows over its own pixels give to them.
 #include "cuda/pool_pair.h"
 
 #include <math.h>
@@ -129,7 +129,8 @@ __device__ __forceinline__ Line<T, V> reduced(const Taps<T, V>& taps, bool there
 
 // Welford's update by one row, `inverse` being one over the number of rows with it.
 template <typename T, int V>
-__device__ __forceinline__ void add_one(Moments<V>& m, const Pack<T, V>& pivots, const Pack<T, V>& pack, float inverse) {
+__device__ __forceinline__ void add_one(Moments<V>& m, const Pack<T, V>& pivots, const Pack<T, V>& pack,
+                                        float inverse) {
   float x[V], pivot[V];
   pack.get(x);
   pivots.get(pivot);
@@ -141,7 +142,8 @@ __device__ __forceinline__ void add_one(Moments<V>& m, const Pack<T, V>& pivots,
   }
 }
 
-// partials [segments, 2, moments_left, C] where `measures`: every block walks the tiles of its segment, and leaves their moments.
+// partials [segments, 2, moments_left, C] where `measures`: every block walks the tiles of its segment, and leaves
+// their moments.
 template <typename T, int V, int stride, bool takes_max, bool takes_avg, bool measures>
 __global__ void __launch_bounds__(threads, 2)
 pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restrict__ max_map, T* __restrict__ avg_map,
@@ -235,7 +237,8 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
 template <int V>
 constexpr int words = V == 1 ? 1 : V / 4;
 
-// A row of a window: its largest number, and which of the three it is, a byte each. The first of equals, and the last NaN.
+// A row of a window: its largest number, and which of the three it is, a byte each. The first of equals, and the last
+// NaN.
 template <int V>
 struct Winner {
   float value[V];
@@ -418,7 +421,7 @@ pool_backward_kernel(const T* __restrict__ max_gradient, const T* __restrict__ a
   }
 }
 
-// A thread's pixels are at most those of 8 vectors, a line of the first cache, or of 32 numbers: many columns to a block.
+// Slices of at most 8 vectors, a line of the first cache, or of 32 numbers: many columns to a block.
 Slices pool_slices(int64_t channels, int vector) { return slices_of(channels, vector, vector == 1 ? 32 : 8 * vector); }
 
 // Cuts the rows of the maps that are written into strips: as few as give every multiprocessor enough to do.
@@ -488,8 +491,8 @@ Status launch_pool(const PoolShape& shape, const void* x, const Grid& grid, int 
                    float* partials, Stream stream) {
   const auto kernel = shape.stride == 1 ? pool_kernel<T, V, 1, takes_max, takes_avg, measures>
                                         : pool_kernel<T, V, 2, takes_max, takes_avg, measures>;
-  return PARTNAS_LAUNCH(kernel, dim3(blocks_of(grid, segments)), dim3(threads), 0, stream, static_cast<const T*>(x), grid,
-                        segments, static_cast<T*>(max_map), static_cast<T*>(avg_map), partials);
+  return PARTNAS_LAUNCH(kernel, dim3(blocks_of(grid, segments)), dim3(threads), 0, stream, static_cast<const T*>(x),
+                        grid, segments, static_cast<T*>(max_map), static_cast<T*>(avg_map), partials);
 }
 
 template <typename T, int V, bool takes_max, bool takes_avg>
@@ -507,8 +510,9 @@ Status launch_backward(const PoolShape& shape, const void* max_gradient, const v
 
 int64_t pool_pair_scratch(Storage storage, const PoolShape& shape) {
   if (is_empty(shape) || !fits(shape)) return 0;
-  return larger_of_widths(
-      storage, [&](int vector) { return 2 * moments_left * shape.channels * segments_of(forward_grid(shape, vector)); });
+  return larger_of_widths(storage, [&](int vector) {
+    return 2 * moments_left * shape.channels * segments_of(forward_grid(shape, vector));
+  });
 }
 
 Status pool_pair(Storage storage, const PoolShape& shape, const void* x, float* scratch, void* max_map, void* avg_map,
