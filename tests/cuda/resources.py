@@ -5,7 +5,6 @@ shared memory and the floor of resident warps from the ``KernelFacts`` of the ke
 cuobjdump reads in each one compiled ahead of time. Both compile only what has changed.
 """
 
-import functools
 import json
 import os
 import re
@@ -156,19 +155,22 @@ def triton_rows(operator: str) -> list[dict]:
 
 
 def _used(cubin: str) -> dict[str, int]:
-    command = [_cuobjdump(), "--dump-resource-usage", cubin]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    told = _run_tool("cuobjdump", "--dump-resource-usage", cubin)
     line = next(line for line in told.splitlines() if "REG:" in line)
-    return {name: int(value) for name, value in re.findall(r"(\w+):(\d+)", line)}
+    used = {name: int(value) for name, value in re.findall(r"(\w+):(\d+)", line)}
+    # ptxas sets a frame aside now and then that no instruction touches.
+    if used["STACK"] and not re.search(r"\b(LDL|STL)\b", _run_tool("nvdisasm", cubin)):
+        used["STACK"] = 0
+    return used
 
 
-@functools.cache
-def _cuobjdump() -> str:
-    """Triton's, or else the CUDA toolkit's."""
+def _run_tool(name: str, *arguments: str) -> str:
+    """What one of CUDA's tools prints: Triton's own, or else the toolkit's."""
     import triton
 
-    shipped = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    return str(shipped) if shipped.is_file() else shutil.which("cuobjdump") or "cuobjdump"
+    shipped = Path(triton.__file__).parent / "backends/nvidia/bin" / name
+    command = [str(shipped) if shipped.is_file() else shutil.which(name) or name, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def operators(floor: str) -> list[str]:
