@@ -1,9 +1,11 @@
 """Kernel files compiled by nvcc for every architecture, kept by their content outside of the repository."""
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,10 +65,16 @@ def compiled(kernel: Path, nvcc: str, threads: int = 1) -> tuple[Path, str]:
         assert finished.returncode == 0, finished.stderr
         told.write_text(finished.stderr)
         fresh.replace(target)
-        for stale in target.parent.glob(f"{kernel.stem}-*"):
-            if stale.stem != target.stem and "." not in stale.stem:
-                stale.unlink(missing_ok=True)
+        _tidy(target.parent)
     return target, told.read_text()
+
+
+def _tidy(folder: Path) -> None:
+    """Removes what is older than two weeks: several checkouts may share the folder."""
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - 14 * 86400:
+                path.unlink()
 
 
 def compile_all(nvcc: str) -> dict[str, tuple[Path, str] | AssertionError]:
