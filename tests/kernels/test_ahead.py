@@ -30,7 +30,10 @@ def run(operator):
 def test_every_kernel_compiles_for_every_architecture(operator):
     found = run(operator)
     assert {facts["architecture"] for facts in found} == {75, 80, 90, 100}
-    assert {facts["dtype"] for facts in found} >= {"fp32", "bf16", "fp16"}
+    # channel_shuffle moves integers of the size of its elements.
+    listed = importlib.import_module(f"partnas.kernels.{operator}").AHEAD
+    typed = any("*T" in str(ahead.signature) for ahead in listed)
+    assert {facts["dtype"] for facts in found} >= ({"fp32", "bf16", "fp16"} if typed else {"fp32"})
     failures = [facts for facts in found if facts["error"]]
     assert not failures, "\n".join(map(str, failures))
     assert all(Path(facts["cubin"]).stat().st_size for facts in found)
