@@ -207,9 +207,10 @@ def generate_code(architectures):
 
 def build_cuda(library, objects):
     nvcc, cxx = cuda_compiler(), compiler()
+    host = [word for word in cxx if not word.startswith("-")][-1]  # behind a launcher such as ccache
     architectures = cuda_architectures(nvcc)
     threads = max(1, workers() // 3)
-    kernel = [nvcc, "-ccbin", cxx[0], "--threads", str(threads), *CUDA_FLAGS, f"-I{ROOT / 'csrc'}"]
+    kernel = [nvcc, "-ccbin", host, "--threads", str(threads), *CUDA_FLAGS, f"-I{ROOT / 'csrc'}"]
     kernel += generate_code(architectures)
     # An operator that has its launcher's name goes unused: the launcher would be registered in its place.
     face = [*cxx, *facing_torch(), "-Werror=unused-function", "-DUSE_CUDA"]
@@ -217,7 +218,7 @@ def build_cuda(library, objects):
     jobs = [(kernel, source, object_of(source, objects)) for source in sources(*CUDA_SOURCES)]
     jobs += [(face, source, object_of(source, objects)) for source in sources("csrc/bindings/cuda/*.cpp")]
     # The runtime is linked statically and hidden: whichever one torch has brought is left alone.
-    link = [nvcc, "-ccbin", cxx[0], "-shared", "-cudart", "static", "-Xlinker", "--exclude-libs=ALL,--no-as-needed"]
+    link = [nvcc, "-ccbin", host, "-shared", "-cudart", "static", "-Xlinker", "--exclude-libs=ALL,--no-as-needed"]
     run([*link, *compile_all(jobs), "-o", str(library), *link_torch()])
 
 

@@ -241,7 +241,10 @@ class Check:
 
     def process_record(self, process: Process) -> dict[str, Any]:
         found: dict[str, Any] = {"log": process.log, "status": process.status, "seconds": round(process.seconds, 1)}
-        tests = [json.loads(line) for line in lines(self.logs / f"{process.log}.jsonl")]
+        tests = []
+        for line in lines(self.logs / f"{process.log}.jsonl"):
+            with contextlib.suppress(ValueError):  # half a line of a process that is at work, or was killed
+                tests.append(json.loads(line))
         if tests:
             found["tests"] = {
                 name: sum(t["outcome"] == name for t in tests) for name in ("passed", "failed", "skipped")
@@ -250,7 +253,7 @@ class Check:
         rows = self.logs / f"{process.log}.csv"
         if rows.exists():
             with open(rows, newline="") as file:
-                found["rows"] = list(csv.DictReader(file))
+                found["rows"] = [row for row in csv.DictReader(file) if None not in row.values()]
         text = lines(self.logs / f"{process.log}.txt")
         if process.status not in ("ok", "not started", "running"):
             found["tail"] = text[-15:]

@@ -17,13 +17,15 @@ from partnas.files import write_text
 
 
 class Config(NamedTuple):
-    """How one kernel is launched: its block sizes (powers of two, passed as constexprs), warps, pipeline stages, and how
-    many registers a thread may take. Left to itself, the compiler spills a few where that lets one more block in."""
+    """How one kernel is launched: its block sizes (powers of two, passed as constexprs), warps, pipeline stages, how many
+    registers a thread may take, and whether ``PARTNAS_AUTOTUNE`` may try its neighbours. Left to itself, the compiler
+    spills a few registers where that lets one more block in."""
 
     blocks: dict[str, int]
     num_warps: int = 4
     num_stages: int = 2
     registers: int | None = None
+    varies: bool = True
 
     def options(self) -> dict[str, Any]:
         """What Triton compiles with."""
@@ -140,14 +142,14 @@ def _candidates(table: Table) -> Iterator[Config]:
             for other in (size // 2, 2 * size)
             if other >= 1
         ]
-        for config in (entry, *warps, *stages, *blocks):
+        for config in (entry, *warps, *stages, *blocks) if entry.varies else (entry,):
             if config not in seen:
                 seen.append(config)
                 yield config
 
 
 def _time(kernel, grid, config: Config, args, constexprs, repeats: int = 10) -> float:
-    """The median time of a launch; infinite where the device lacks the resources for it."""
+    """The median time of a launch; infinite where the device lacks the resources for it, or it does not compile."""
     try:
         _start(kernel, grid, config, args, constexprs)
         events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
@@ -156,7 +158,7 @@ def _time(kernel, grid, config: Config, args, constexprs, repeats: int = 10) -> 
             _start(kernel, grid, config, args, constexprs)
             end.record()
         torch.cuda.synchronize()
-    except (triton.OutOfResources, triton.CompilationError):
+    except (triton.OutOfResources, triton.CompilationError, RuntimeError):  # the last, of a pass of the compiler
         return math.inf
     return sorted(begin.elapsed_time(end) for begin, end in events)[repeats // 2]
 

@@ -23,7 +23,8 @@ class GraphedStep:
         step: Takes a batch of tensors on one GPU and returns a scalar. It must not synchronise with the host, and what it
             changes, such as parameters and an optimizer's state (see :func:`adam`), must stay where it is in memory.
         name: For the line that says why not.
-        beside: Another step to share memory with; the two must run one after the other.
+        beside: Another step to share memory with; the two must run one after the other, and a replay of either may overwrite
+            the result of the other.
     """
 
     def __init__(self, step: Step, name: str, beside: "GraphedStep | None" = None):

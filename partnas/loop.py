@@ -218,7 +218,13 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
                 if within == 0 or step == done:
                     job.begin_epoch(epoch)
                 loss = job.step(epoch).detach()
-                if world.device.type == "cuda" and within + 1 < job.steps_per_epoch:
+                is_saved = (step + 1) % config.checkpoint_every == 0 or step + 1 == total
+                # Not before this step is safe: a batch that cannot be read ends the job.
+                if (
+                    world.device.type == "cuda"
+                    and within + 1 < job.steps_per_epoch
+                    and not (is_saved or interrupt.raised)
+                ):
                     job.look_ahead(epoch)
                 mean_loss, stop = world.average(
                     torch.stack([loss, loss.new_full((), float(interrupt.raised))])
@@ -233,7 +239,7 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
                     row = {"step": step + 1, "epoch": epoch, **meter.take(), **job.end_epoch(epoch)}
                     run.log(row)
                     meter.tell(row, config.epochs)
-                if stop or (step + 1) % config.checkpoint_every == 0 or step + 1 == total:
+                if stop or is_saved:
                     save(step + 1)
                     saved = step + 1
                 if stop and step + 1 < total:

@@ -64,8 +64,8 @@ class Search(Job):
         )
 
     def begin_epoch(self, epoch: int) -> None:
-        rate = learning_rate_at(epoch, self.config.learning_rate, self.config.milestones)
-        set_learning_rate(self.weight_optimizer, rate)
+        self.learning_rate = learning_rate_at(epoch, self.config.learning_rate, self.config.milestones)
+        set_learning_rate(self.weight_optimizer, self.learning_rate)
 
     def step(self, epoch: int) -> torch.Tensor:
         batch = self.train_batches.next()
@@ -84,7 +84,8 @@ class Search(Job):
             self.validation_loss = self.architect.second_order(train_batch, validation_batch)
             self.alpha_optimizer.step()
         else:
-            self.validation_loss = self.first_order_step(validation_batch)
+            # A recorded weight step may use the memory that a recorded alpha step has left its result in.
+            self.validation_loss = self.first_order_step(validation_batch).clone()
 
     def _first_order_step(self, validation_batch: dict[str, torch.Tensor]) -> torch.Tensor:
         loss = self.architect.first_order(validation_batch)
@@ -101,7 +102,7 @@ class Search(Job):
         return loss
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
-        row: dict[str, Any] = {"learning_rate": float(self.weight_optimizer.param_groups[0]["lr"])}
+        row: dict[str, Any] = {"learning_rate": self.learning_rate}
         if epoch >= self.config.alpha_epoch:
             row["validation_loss"] = float(self.world.average(self.validation_loss))
         if len(self.monitor_set):

@@ -80,7 +80,8 @@ def one_device(operator: str, tensor: torch.Tensor, *others: torch.Tensor | None
 def resolve(operator: str, tensor: torch.Tensor) -> str:
     """Backend that runs ``operator`` on ``tensor``: ``'native'``, ``'triton'`` or ``'reference'``.
 
-    Where something is missing that ``operator`` has on that device, and the next choice serves, one warning says so.
+    Where something is missing that ``operator`` has on that device, and the next choice serves, one warning says so; not
+    where no CUDA operators were built and Triton's serve.
 
     Raises:
         PartnasError: the backend that was asked for is not there; the message says how to get it.

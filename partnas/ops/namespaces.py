@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -67,12 +68,18 @@ def triton_note() -> str:
     """One line that says why Triton's kernels cannot run; empty when they can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed: run `pip install triton`"
+    # It compiles a few lines of C at its first launch.
+    if not interpreted() and not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "triton needs a C compiler: install gcc, or set CC"
     return ""
 
 
 def triton_version() -> str:
     """Triton's version, without importing it."""
-    return importlib.metadata.version("triton")
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
 
 
 def interpreted() -> bool:

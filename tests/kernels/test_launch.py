@@ -115,3 +115,8 @@ def test_measuring_on_a_gpu(monkeypatch, tmp_path):
     assert torch.equal(doubled(x), 2 * x)
     assert torch.equal(doubled(x), 2 * x)
     assert len(list((tmp_path / "partnas").iterdir())) == 1
+
+
+def test_an_entry_that_must_stay_as_it_is_has_no_neighbours():
+    fixed = Config({"BLOCK": 16}, 2, 1, varies=False)
+    assert list(launching._candidates({75: fixed})) == [fixed]
