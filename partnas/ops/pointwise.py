@@ -155,6 +155,8 @@ class _Pointwise(torch.autograd.Function):
         weight, *maps = ctx.saved_tensors
         _, needs_weight, *needs_maps = ctx.needs_input_grad
         read = [f for f, gradient in enumerate(gradients) if gradient is not None]
+        if not read:
+            return (None,) * len(ctx.needs_input_grad)
         all_read = len(read) == len(gradients)
         each = _each(needs_maps, gradients)
         sources = [f * each + k for f in read for k in range(each)]
