@@ -5,7 +5,7 @@
 
 import torch
 import torch.nn.functional as F
-from timing import LAYOUTS, TOLERANCES, Case, main, name_of
+from timing import LAYOUTS, TOLERANCES, Case, in_layouts, main, name_of
 
 from partnas.ops.norm_sum import norm_stats, norm_sum
 
@@ -55,17 +55,10 @@ def cases(options):
             )
             size = gradient.nbytes
             for step, reads, writes in ((forward, 2 * count, 1), (both, 4 * count + 2, 1 + count)):
-                contestants = {
-                    "channels-last": lambda s=step, a=given["channels-last"]: s(plain, *a),
-                    "NCHW": lambda s=step, a=given["NCHW"]: s(plain, *a),
-                    "ours": lambda s=step, a=given["channels-last"]: s(ours, *a),
-                }
-                if compiled is not None:
-                    contestants["compiled"] = lambda s=step, a=given["channels-last"]: s(compiled, *a)
                 yield Case(
                     f"{count} maps {batch}x{channels}x{side}x{side} {name_of(dtype)}, "
                     f"{'forward' if step is forward else 'forward + backward'}",
-                    contestants,
+                    in_layouts(step, given, ours, plain, compiled),
                     reads * size,
                     writes * size,
                     TOLERANCES[dtype],

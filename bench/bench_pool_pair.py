@@ -4,7 +4,7 @@
 """
 
 import torch
-from timing import LAYOUTS, TOLERANCES, Case, main, name_of
+from timing import LAYOUTS, TOLERANCES, Case, in_layouts, main, name_of
 
 from partnas.ops.norm_sum import reference_stats
 from partnas.ops.pool_pair import pool_pair, reference
@@ -51,17 +51,10 @@ def cases(options):
                 (forward, source, 2 * pooled),
                 (both, 2 * source + 2 * pooled, 2 * pooled + source),
             ):
-                contestants = {
-                    "channels-last": lambda s=step, a=given["channels-last"]: s(plain, *a),
-                    "NCHW": lambda s=step, a=given["NCHW"]: s(plain, *a),
-                    "ours": lambda s=step, a=given["channels-last"]: s(pool_pair, *a),
-                }
-                if compiled is not None:
-                    contestants["compiled"] = lambda s=step, a=given["channels-last"]: s(compiled, *a)
                 yield Case(
                     f"{batch}x{channels}x{side}x{side} {name_of(dtype)}, stride {stride}, "
                     f"{'forward' if step is forward else 'forward + backward'}",
-                    contestants,
+                    in_layouts(step, given, pool_pair, plain, compiled),
                     reads,
                     writes,
                     TOLERANCES[dtype],

@@ -4,7 +4,7 @@
 """
 
 import torch
-from timing import LAYOUTS, TOLERANCES, Case, main, name_of
+from timing import LAYOUTS, TOLERANCES, Case, in_layouts, main, name_of
 
 from partnas.ops.upsample import reference, upsample
 
@@ -39,17 +39,10 @@ def cases(options):
             wide = (value.double().requires_grad_(), factor, gradient.double())
             small, large = value.nbytes, gradient.nbytes
             for step, reads, writes in ((forward, small, large), (both, small + large, large + small)):
-                contestants = {
-                    "channels-last": lambda s=step, a=given["channels-last"]: s(reference, *a),
-                    "NCHW": lambda s=step, a=given["NCHW"]: s(reference, *a),
-                    "ours": lambda s=step, a=given["channels-last"]: s(upsample, *a),
-                }
-                if compiled is not None:
-                    contestants["compiled"] = lambda s=step, a=given["channels-last"]: s(compiled, *a)
                 yield Case(
                     f"{batch}x{channels}x{side}x{side} {name_of(dtype)}, factor {factor}, "
                     f"{'forward' if step is forward else 'forward + backward'}",
-                    contestants,
+                    in_layouts(step, given, upsample, reference, compiled),
                     reads,
                     writes,
                     TOLERANCES[dtype],

@@ -7,6 +7,7 @@ taken between two CUDA events with a cold L2, and the memory that each contestan
 
 import argparse
 import csv
+import functools
 import gc
 import math
 import platform
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,24 @@ class Case(NamedTuple):
     floor: Callable[[], Any] | None = None
     graphed: tuple[str, ...] = ()
     is_network: bool = False
+
+
+def in_layouts(
+    step: Callable[..., Any],
+    given: dict[str, Sequence[Any]],
+    ours: Callable[..., Any],
+    plain: Callable[..., Any],
+    compiled: Callable[..., Any] | None,
+) -> dict[str, Callable[[], Any]]:
+    """The contestants of a case: ``plain`` in each of ``LAYOUTS``, and ours and ``compiled``, where there is one, in
+    channels-last. ``step(function, *arguments)`` runs one of them, ``given`` being the arguments by layout."""
+    last = given["channels-last"]
+    found = {
+        "channels-last": functools.partial(step, plain, *last),
+        "NCHW": functools.partial(step, plain, *given["NCHW"]),
+        OURS: functools.partial(step, ours, *last),
+    }
+    return found if compiled is None else {**found, "compiled": functools.partial(step, compiled, *last)}
 
 
 class Timing(NamedTuple):

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from partnas.kernels.launch import Ahead, Config, launch
-from partnas.ops.maps import empty_map
+from partnas.ops.maps import channels_last, empty_map
 
 # A kind is (size, dilation, whether the gradient of the taps is wanted); a bank is kinds with the number of each.
 
@@ -496,7 +496,7 @@ def depthwise_bank(
         _filter,
         grid,
         FILTER if stride == 1 else FILTER_EVERY_SECOND,
-        x.contiguous(memory_format=torch.channels_last),
+        channels_last(x),
         bank.packed(x, weights, statistics, scale, shift, eps),
         bank.ordered(maps),
         channels,
@@ -542,7 +542,7 @@ def depthwise_bank_backward(
     if not weights or not x.numel():
         return [t.zero_() for t in found]
 
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     bank = _Bank(weights, dilations, needs[3:])
     packed = bank.packed(x, weights, statistics, scale, shift, eps)
     coarse = (-(-height // stride), -(-width // stride))
@@ -555,7 +555,7 @@ def depthwise_bank_backward(
         _back,
         lambda _: (tiles * triton.cdiv(channels, tile),),
         BACK,
-        bank.ordered([g.contiguous(memory_format=torch.channels_last) for g in gradients]),
+        bank.ordered([channels_last(g) for g in gradients]),
         x,
         packed,
         source_gradient,

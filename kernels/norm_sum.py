@@ -20,7 +20,7 @@ import triton.language as tl
 
 from partnas.errors import PartnasError
 from partnas.kernels.launch import Ahead, Config, launch
-from partnas.ops.maps import empty_map
+from partnas.ops.maps import channels_last, empty_map
 
 MOST = 32
 """Maps and identities of one launch."""
@@ -211,10 +211,6 @@ def norm_sum_backward(
             COLUMNS=COLUMNS,
         )  # fmt: skip
     return gradients
-
-
-def channels_last(x: torch.Tensor) -> torch.Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _check(condition: bool, message: str) -> None:

@@ -18,8 +18,8 @@ import triton.language as tl
 
 from partnas.errors import PartnasError
 from partnas.kernels.launch import Ahead, Config, launch
-from partnas.kernels.norm_sum import channels_last, combined, finish_statistics, finite
-from partnas.ops.maps import empty_map
+from partnas.kernels.norm_sum import combined, finish_statistics, finite
+from partnas.ops.maps import channels_last, empty_map
 
 TABLE = {75: Config({}, 4, 1, 255), 80: Config({}, 8, 1)}
 BACKWARD_TABLE = {75: Config({"ELEMENTS": 256}, 4, 1), 80: Config({"ELEMENTS": 512}, 4, 1)}

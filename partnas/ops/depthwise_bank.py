@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from partnas.ops.backend import library
-from partnas.ops.maps import empty_map
+from partnas.ops.maps import channels_last, empty_map
 from partnas.ops.namespaces import register
 from partnas.ops.norm_sum import norm_backward
 
@@ -207,7 +207,7 @@ def _reference_backward(settings, gradients, x, statistics, scale, shift, weight
 
 
 def _read(x, statistics, scale, shift, eps, relu):
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     if statistics is None and scale is not None:
         statistics, eps = torch.stack([torch.zeros_like(scale), torch.ones_like(scale)]), 0.0
     if statistics is None or x.numel() == 0:
@@ -252,7 +252,7 @@ def _filtered_backward(x, weights, dilations, stride, gradients, needs_x, needs_
     sources = _Sources(x, stride)
     weight_gradients = []
     for weight, dilation, gradient, needs_weight in zip(weights, dilations, gradients, needs_weights, strict=True):
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        gradient = channels_last(gradient)
         source, dilation, step = sources.of(dilation)
         taps, padding = _live_taps(weight, source, dilation)
         if needs_x:
@@ -281,7 +281,7 @@ class _Sources:
             return self._x, dilation, self._stride
         if self._every_second is None:
             picked = self._x[:, :, :: self._stride, :: self._stride]
-            self._every_second = picked.contiguous(memory_format=torch.channels_last)
+            self._every_second = channels_last(picked)
         return self._every_second, dilation // self._stride, 1
 
     def add_gradient(self, source: torch.Tensor, gradient: torch.Tensor) -> None:
@@ -344,7 +344,7 @@ def _phases(x: torch.Tensor) -> torch.Tensor:
     batch, channels, height, width = x.shape
     split = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(3, 5, 0, 1, 2, 4)
     split = split.reshape(4 * batch, channels, height // 2, width // 2)
-    return split.contiguous(memory_format=torch.channels_last)
+    return channels_last(split)
 
 
 def _fake(x, weights, dilations, stride, statistics, scale, shift, eps, relu):

@@ -20,6 +20,11 @@ def whole(x: Maps) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """The map in channels-last memory; itself where it is."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def empty_map(like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """An uninitialised map of ``shape``, channels-last, in the dtype and on the device of ``like``."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)

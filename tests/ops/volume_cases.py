@@ -87,6 +87,29 @@ def both(function, heatmaps, seed=1):
     return output.detach(), found, gradient.double()
 
 
+def without_softmax(volume):
+    """The volume ``(B, 8, D, H, W)``, of torch or NumPy, made to have no softmax in all parts but the first and the last."""
+    volume[:, 1] = -INF
+    volume[:, 2, 0, 0, 0] = NAN
+    volume[:, 3, -1, -1, -1] = NAN
+    volume[:, 4, volume.shape[2] // 2, 3, 2] = INF
+    volume[:, 5, 0, 0, 0] = INF
+    volume[:, 5, 1, 0, 0] = NAN
+    volume[:, 6] = INF
+    return volume
+
+
+def check_without_softmax(volume, memory_format, device="cpu"):
+    """Parts of :func:`without_softmax` are NaN, as are their gradients, and the others are not."""
+    heatmaps = volume.flatten(1, 2).contiguous(memory_format=memory_format).to(device)
+    output, gradient, _ = both(lambda x: soft_argmax_3d(x, 8), heatmaps)
+    assert output.isnan().all(-1).tolist() == [[False, True, True, True, True, True, True, False]]
+    assert output[:, [0, 7]].isfinite().all()
+    gradient = as_volume(gradient, 8)
+    assert gradient[:, [0, 7]].isfinite().all()
+    assert gradient[:, 1:7].isnan().all()
+
+
 def worst(error, allowed):
     """The largest error over what is allowed; NaN where there is one."""
     return torch.cat([(error.abs() / allowed).flatten(), torch.zeros(1)]).max().item()

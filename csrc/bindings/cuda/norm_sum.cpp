@@ -82,13 +82,13 @@ Tensor measured(std::vector<Tensor> maps) {
   const Tensor scratch =
       empty(maps[0], {norm_stats_scratch(inputs.storage, rows.data(), count, channels)}, ScalarType::Float);
   check(norm_stats(inputs.storage, pointers.data(), rows.data(), count, channels, data<float>(scratch),
-                         data<float>(statistics), current_stream(maps[0])),
+                   data<float>(statistics), current_stream(maps[0])),
         name);
   return statistics;
 }
 
 Tensor summed(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std::vector<Tensor> identities,
-                Tensor identity_weights, std::optional<Tensor> shift, double eps) {
+              Tensor identity_weights, std::optional<Tensor> shift, double eps) {
   constexpr const char* name = "norm_sum";
   STD_TORCH_CHECK(!maps.empty() || !identities.empty(), name, ": give at least one map or identity");
   const Tensor& like = maps.empty() ? identities[0] : maps[0];
@@ -110,14 +110,14 @@ Tensor summed(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std::
                v = floats(like, identity_weights, name);
   const std::optional<Tensor> offset = shift ? std::optional(floats(like, *shift, name)) : std::nullopt;
   check(norm_sum(inputs.storage, pointers.data(), count, static_cast<int>(identities.size()), data<float>(s),
-                       data<float>(w), data<float>(v), offset ? data<float>(*offset) : nullptr, rows_of(like), channels,
-                       static_cast<float>(eps), output.data_ptr(), current_stream(like)),
+                 data<float>(w), data<float>(v), offset ? data<float>(*offset) : nullptr, rows_of(like), channels,
+                 static_cast<float>(eps), output.data_ptr(), current_stream(like)),
         name);
   return output;
 }
 
 std::tuple<Tensor, Tensor> reduced(Tensor gradient, std::vector<Tensor> maps, Tensor statistics,
-                                           std::vector<Tensor> identities) {
+                                   std::vector<Tensor> identities) {
   constexpr const char* name = "norm_sum_reduce";
   STD_TORCH_CHECK(gradient.dim() == 4, name, ": the gradient must be (B, C, H, W)");
   const int count = count_of(name, maps.size(), identities.size()), skips = static_cast<int>(identities.size());
@@ -135,14 +135,14 @@ std::tuple<Tensor, Tensor> reduced(Tensor gradient, std::vector<Tensor> maps, Te
   const Tensor scratch = empty(
       gradient, {norm_sum_reduce_scratch(inputs.storage, count, skips, rows, channels)}, ScalarType::Float);
   check(norm_sum_reduce(inputs.storage, g, pointers.data(), count, skips, data<float>(s), rows, channels,
-                              data<float>(scratch), data<float>(sums), data<float>(dots), current_stream(gradient)),
+                        data<float>(scratch), data<float>(sums), data<float>(dots), current_stream(gradient)),
         name);
   return {sums, dots};
 }
 
 std::vector<Tensor> backward(Tensor gradient, std::vector<Tensor> maps, Tensor statistics, Tensor weights,
-                                      Tensor means, Tensor identity_weights, std::vector<int64_t> wanted,
-                                      std::vector<int64_t> wanted_identities, double eps) {
+                             Tensor means, Tensor identity_weights, std::vector<int64_t> wanted,
+                             std::vector<int64_t> wanted_identities, double eps) {
   constexpr const char* name = "norm_sum_backward";
   STD_TORCH_CHECK(gradient.dim() == 4, name, ": the gradient must be (B, C, H, W)");
   const int64_t channels = gradient.size(1), count = static_cast<int64_t>(maps.size());
@@ -172,9 +172,9 @@ std::vector<Tensor> backward(Tensor gradient, std::vector<Tensor> maps, Tensor s
   const Tensor s = floats(gradient, statistics, name), w = floats(gradient, weights, name),
                m = floats(gradient, means, name), v = floats(gradient, identity_weights, name);
   check(norm_sum_backward(inputs.storage, g, pointers.data(), wanted.data(), wanted_count,
-                                wanted_identities.data(), static_cast<int>(wanted_identities.size()), data<float>(s),
-                                data<float>(w), data<float>(m), data<float>(v), rows_of(gradient), channels,
-                                static_cast<float>(eps), outputs.data(), current_stream(gradient)),
+                          wanted_identities.data(), static_cast<int>(wanted_identities.size()), data<float>(s),
+                          data<float>(w), data<float>(m), data<float>(v), rows_of(gradient), channels,
+                          static_cast<float>(eps), outputs.data(), current_stream(gradient)),
         name);
   return gradients;
 }

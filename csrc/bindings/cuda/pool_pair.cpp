@@ -30,7 +30,7 @@ std::tuple<Tensor, Tensor, Tensor> both(Tensor input, int64_t stride) {
   Tensor statistics = empty(x, {2, 2, shape.channels}, ScalarType::Float);
   const Tensor scratch = empty(x, {pool_pair_scratch(storage, shape)}, ScalarType::Float);
   check(pool_pair(storage, shape, x.data_ptr(), data<float>(scratch), max_map.data_ptr(), avg_map.data_ptr(),
-                        data<float>(statistics), current_stream(x)),
+                  data<float>(statistics), current_stream(x)),
         name);
   return {max_map, avg_map, statistics};
 }
@@ -65,8 +65,8 @@ Tensor backward(const char* name, const Tensor* max_gradient, const Tensor* avg_
   const Tensor x = max_gradient ? channels_last(input, name) : input;
   Tensor gradient = empty_like_map(x);
   check(pool_pair_backward(storage, shape, of_max ? of_max->data_ptr() : nullptr,
-                                 of_avg ? of_avg->data_ptr() : nullptr, x.data_ptr(), gradient.data_ptr(),
-                                 current_stream(x)),
+                           of_avg ? of_avg->data_ptr() : nullptr, x.data_ptr(), gradient.data_ptr(),
+                           current_stream(x)),
         name);
   return gradient;
 }
