@@ -10,32 +10,39 @@
 namespace partnas::PARTNAS_CAPABILITY {
 namespace {
 
-struct Block {
-  char bytes[64];
-};
+#if defined(__AVX512F__)
+constexpr int register_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int register_bytes = 32;
+#else
+constexpr int register_bytes = 16;
+#endif
+// A larger block than a register, or an array of them, the compiler keeps in memory as well: twice the stores.
+using Block [[gnu::vector_size(register_bytes), gnu::aligned(1), gnu::may_alias]] = char;
+
+inline Block load(const char* from) { return *reinterpret_cast<const Block*>(from); }
+inline void store(char* to, Block block) { *reinterpret_cast<Block*>(to) = block; }
 
 // libc's memcpy costs more to call than a run of a few hundred bytes takes to copy.
 inline void copy(char* to, const char* from, int64_t bytes) {
-  if (bytes < static_cast<int64_t>(sizeof(Block))) {
+  constexpr int64_t size = register_bytes;
+  if (bytes < size) {
     memcpy(to, from, static_cast<size_t>(bytes));
     return;
   }
-  const int64_t last = bytes - static_cast<int64_t>(sizeof(Block));
+  const int64_t last = bytes - size;
   int64_t i = 0;
   // A load waits for an earlier store whose address ends in the same 12 bits: many loads come first.
-  constexpr int together = 4;
-  for (; i <= bytes - together * static_cast<int64_t>(sizeof(Block)); i += together * sizeof(Block)) {
-    Block blocks[together];
-    memcpy(blocks, from + i, sizeof(blocks));
-    memcpy(to + i, blocks, sizeof(blocks));
+  for (; i <= bytes - 4 * size; i += 4 * size) {
+    const Block a = load(from + i), b = load(from + i + size);
+    const Block c = load(from + i + 2 * size), d = load(from + i + 3 * size);
+    store(to + i, a);
+    store(to + i + size, b);
+    store(to + i + 2 * size, c);
+    store(to + i + 3 * size, d);
   }
-  Block block;
-  for (; i < last; i += sizeof(Block)) {
-    memcpy(&block, from + i, sizeof(block));
-    memcpy(to + i, &block, sizeof(block));
-  }
-  memcpy(&block, from + last, sizeof(block));
-  memcpy(to + last, &block, sizeof(block));
+  for (; i < last; i += size) store(to + i, load(from + i));
+  store(to + last, load(from + last));
 }
 
 bool is_aligned(const char* to, int64_t bytes, int64_t alignment) {
@@ -144,7 +151,7 @@ void shuffle_all(const char* input, char* output, const ShuffleVector* vectors, 
 
 void copy_runs(const char* input, char* output, const int64_t* order, int64_t runs, int64_t bytes, int64_t begin,
                int64_t end, bool streams) {
-  streams = streams && is_aligned(output, bytes, sizeof(Block));
+  streams = streams && is_aligned(output, bytes, register_bytes);
   int64_t run = begin % runs;
   const char* group = input + (begin - run) * bytes;
   for (int64_t i = begin; i < end; ++i) {
