@@ -4,14 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from partnas.data import Human36M, embedded_root
+from partnas.data import embedded_root, read_human36m
 from partnas.skeleton import PARTS
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    source = Human36M(embedded_root(), (9,))
+    source = read_human36m(embedded_root(), (9,))
     for name, index in (("first.jpg", 0), ("second.jpg", len(source) - 1)):
         cv2.imwrite(str(folder / name), cv2.imread(str(source.image_paths[index])))
     return folder
