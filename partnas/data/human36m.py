@@ -11,7 +11,7 @@ from partnas.data.crop import expand_boxes
 from partnas.data.frames import Frames, concatenated
 from partnas.data.records import Records, entry, numbers, read_json, require_unique
 from partnas.errors import PartnasError
-from partnas.skeleton import HUMAN36M, PARTS, ROOT
+from partnas.skeleton import HUMAN36M
 
 SPLITS: dict[int, dict[str, tuple[int, ...]]] = {
     1: {
@@ -30,7 +30,7 @@ SPLITS: dict[int, dict[str, tuple[int, ...]]] = {
 """Subjects of each split, by protocol (section 4.1 of the paper)."""
 
 JOINTS_ON_DISK = 17
-LEFT_SHOULDER, RIGHT_SHOULDER = PARTS.index("L_Shoulder"), PARTS.index("R_Shoulder")
+LEFT_SHOULDER, RIGHT_SHOULDER = HUMAN36M.parts.index("L_Shoulder"), HUMAN36M.parts.index("R_Shoulder")
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _read_subject(root: Path, subject: int, stride: int) -> Frames:
         has_depth=np.ones(len(annotations), bool),
         focal=focal,
         principal=principal,
-        root_depth=camera[:, ROOT, 2],
+        root_depth=camera[:, HUMAN36M.root, 2],
         boxes_are_extended=np.zeros(len(annotations), bool),
         ids=annotations.integers("id"),
         image_ids=annotations.integers("image_id"),

@@ -7,7 +7,7 @@ from small_set import write_set
 from partnas.data import SPLITS, check, embedded_root, read_human36m
 from partnas.data.human36m import subjects_in
 from partnas.errors import PartnasError
-from partnas.skeleton import BONES, PARTS
+from partnas.skeleton import HUMAN36M
 
 
 def test_arrays_agree_with_the_files(small_set):
@@ -15,7 +15,7 @@ def test_arrays_agree_with_the_files(small_set):
     assert len(source) == 6
     world = np.array(json.loads((small_set / "annotations/Human36M_subject5_joint_3d.json").read_text())["2"]["1"]["7"])
     np.testing.assert_allclose(source.joints_camera[5, :17], world + [0, 0, 3000])
-    thorax = (world[PARTS.index("L_Shoulder")] + world[PARTS.index("R_Shoulder")]) / 2 + [0, 0, 3000]
+    thorax = (world[HUMAN36M.parts.index("L_Shoulder")] + world[HUMAN36M.parts.index("R_Shoulder")]) / 2 + [0, 0, 3000]
     np.testing.assert_allclose(source.joints_camera[5, 17], thorax)
     x, y, z = source.joints_camera[5, 3]
     np.testing.assert_allclose(source.joints_image[5, 3], [400 * x / z + 80, 410 * y / z + 60])
@@ -115,7 +115,10 @@ def test_the_embedded_sample_reads_as_people():
     assert set(train.action).isdisjoint(test.action)
     for source in (train, test):
         lengths = np.array(
-            [np.linalg.norm(source.joints_camera[:, a] - source.joints_camera[:, b], axis=-1) for a, b in BONES]
+            [
+                np.linalg.norm(source.joints_camera[:, a] - source.joints_camera[:, b], axis=-1)
+                for a, b in HUMAN36M.bones
+            ]
         )
         assert lengths.min() > 40
         assert lengths.max() < 700
