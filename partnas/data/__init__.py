@@ -7,6 +7,7 @@ from partnas.data.dataset import PoseDataset, embedded_root, mean_pose
 from partnas.data.frames import Frames, concatenated
 from partnas.data.human36m import SPLITS, read_human36m
 from partnas.data.images import normalise, read_image
+from partnas.data.mixing import epoch_length, mixed
 from partnas.data.people import read_boxes, read_camera
 from partnas.data.sampler import EpochSampler
 
@@ -21,9 +22,11 @@ __all__ = [
     "concatenated",
     "crop_image",
     "embedded_root",
+    "epoch_length",
     "expand_box",
     "mean_pose",
     "mirror_coordinates",
+    "mixed",
     "normalise",
     "read_boxes",
     "read_camera",

@@ -112,7 +112,7 @@ def _read_subject(root: Path, subject: int, stride: int) -> Frames:
         has_depth=np.ones(len(annotations), bool),
         focal=focal,
         principal=principal,
-        root_depth=camera[:, HUMAN36M.root, 2],
+        root_depth=camera[:, HUMAN36M.root, 2].astype(np.float32).astype(np.float64),
         boxes_are_extended=np.zeros(len(annotations), bool),
         ids=annotations.integers("id"),
         image_ids=annotations.integers("image_id"),
