@@ -14,6 +14,7 @@ from tqdm import tqdm
 from partnas.allocator import keep_freed_memory
 from partnas.config import JobConfig
 from partnas.data import EpochSampler, PoseDataset, epoch_length
+from partnas.datasets import account
 from partnas.distributed import World
 from partnas.errors import PartnasError, Stopped
 from partnas.run import Run, load_weights
@@ -159,6 +160,7 @@ class Job:
 
     title: str
     network: torch.nn.Module
+    train_set: PoseDataset
     steps_per_epoch: int
 
     def begin_epoch(self, epoch: int) -> None:
@@ -209,6 +211,7 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
         done = record["step"]
     job.begin_at(done)
     run.open(config.model_dump(), done)
+    run.write("data.json", account(job.train_set.source))
 
     def save(step: int) -> None:
         network = job.network
