@@ -57,7 +57,7 @@ def spoil(where):
         (lambda d, c, j: d["annotations"][1].update(bbox=[1, 2, 3]), r"annotation 2: bbox"),
         (lambda d, c, j: d["annotations"][1].update(bbox=[1, 2, 3, None]), r"annotation 2: bbox"),
         (lambda d, c, j: d["annotations"][0].update(image_id=99), r"image_id 99"),
-        (lambda d, c, j: d["annotations"][1].update(id=1), r"annotation id 1 stands twice"),
+        (lambda d, c, j: d["annotations"][1].update(id=1), r"annotation 1: id 1 stands twice"),
         (
             lambda d, c, j: d["annotations"][0].update(keypoints_vis=[True] * 3),
             r"annotation 1: keypoints_vis .* is not 17 numbers",
