@@ -59,7 +59,7 @@ def read_file(path: Path, parts: Sequence[str], aliases: Mapping[str, str] | Non
     for category in decoded(lists["categories"]):
         names = category.get("keypoints", parts) if isinstance(category, dict) else None
         if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-            raise PartnasError(f"{path}: categories: keypoints is no list of joint names; copy the file again")
+            raise PartnasError(f"{path}: categories: keypoints: no list of joint names; copy the file again")
         plain = [(aliases or {}).get(plain_name(name), plain_name(name)) for name in names]
         unknown = [name for name, found in zip(names, plain, strict=True) if found not in expected]
         if unknown:
@@ -100,18 +100,6 @@ def require_boxes(people: Table, images: Table) -> None:
         ),
         fatal=False,
     )
-
-
-def require_files(people: Table, images: Table, folder: Path) -> None:
-    """With ``skip_broken``, list and leave out the people whose image file is missing or cut off."""
-    if not people.skip_broken:
-        return
-    used, image_of = np.unique(people["image"], return_inverse=True)
-    names = images["file_name"][used]
-    with ThreadPoolExecutor(READERS) as pool:
-        faults = list(pool.map(lambda name: unreadable(folder / name.decode()), names.tolist()))
-    good = np.array([not fault for fault in faults], bool)
-    people.require(good[image_of], lambda index: f"image_id {people['image_id'][index]}: {faults[image_of[index]]}")
 
 
 def image_sizes(people: Table, images: Table) -> np.ndarray:
@@ -169,29 +157,32 @@ def frames_of(
     )
 
 
-def checked(frames: Frames, path: Path) -> Frames:
-    """``frames``, after a logged warning where some are left out as broken.
+def finished(frames: Frames, path: Path, skip_broken: bool) -> Frames:
+    """What a loader gives: with ``skip_broken`` without people of unreadable images, and after a warning on ``skipped``.
 
     Raises:
-        PartnasError: Nothing is left.
+        PartnasError: Nothing is left; ``path`` is the file to name.
     """
+    frames = readable(frames) if skip_broken else frames
     if not len(frames):
         fault = f"the first fault: {frames.skipped[0]}" if frames.skipped else "nothing stands in it"
         raise PartnasError(f"{path}: no usable annotation; {fault}")
-    warn_of_skipped(frames)
+    if frames.skipped:
+        log.warning("%s: left out as broken: %d; first: %s", frames.name, len(frames.skipped), frames.skipped[0])
     return frames
 
 
-def warn_of_skipped(frames: Frames) -> None:
-    """One logged warning with the number of those that were left out as broken."""
-    if frames.skipped:
-        log.warning(
-            "%s: %d of %d are left out as broken; the first: %s",
-            frames.name,
-            len(frames.skipped),
-            len(frames.skipped) + len(frames),
-            frames.skipped[0],
-        )
+def readable(frames: Frames) -> Frames:
+    """The people whose image file is there and not cut off; ``skipped`` gets one line for each other file."""
+    names, image_of = np.unique(frames.image_names, return_inverse=True)
+    with ThreadPoolExecutor(READERS) as pool:
+        faults = list(pool.map(lambda name: unreadable(frames.root / name.decode()), names.tolist()))
+    broken = np.array([bool(fault) for fault in faults], bool)
+    if not broken.any():
+        return frames
+    chosen = frames.subset(~broken[image_of])
+    chosen.skipped = frames.skipped + [fault for fault in faults if fault]
+    return chosen
 
 
 def plain_name(name: str) -> str:

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from partnas.data.annotations import (
-    checked,
+    finished,
     frames_of,
     read_file,
     read_images,
     read_people,
     require_boxes,
-    require_files,
 )
 from partnas.data.frames import Frames
 from partnas.data.records import Numbers, Whole
@@ -51,8 +50,7 @@ def read_coco(
     images = read_images(path, image_rows, {}, skip_broken)
     if roots is not None:
         people = read_root_people(roots, images, skip_broken)
-        require_files(people, images, folder)
-        frames = frames_of(COCO, folder, images, people, **crops(people))
+        return finished(frames_of(COCO, folder, images, people, **crops(people)), Path(roots), skip_broken)
     people = read_people(
         path,
         people_rows,
@@ -68,19 +66,18 @@ def read_coco(
             "no keypoints": ("num_keypoints", lambda number: number == 0),
         },
     )
-    return checked(frames, path)
     require_boxes(people, images)
-    require_files(people, images, folder)
-    keypoints = people["keypoints"]  # [N, 17, 3]
+    joints, visible = with_midpoints(people["keypoints"])
+    frames = frames_of(COCO, folder, images, people, joints_image=joints, visible=visible)
+    return finished(frames, path, skip_broken)
+
+
+def with_midpoints(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(N, 17, 3)`` x, y and COCO's flag, as joints ``(N, 19, 2)``, NaN where not labelled, and visibility ``(N, 19)``."""
     sides = [[COCO.parts.index(side) for side in MIDPOINTS[part]] for part in COCO.parts[ON_DISK:]]
     visible = keypoints[..., 2] > 0
     joints = np.where(visible[..., None], keypoints[..., :2], np.float32(np.nan))
-    frames = frames_of(
-        COCO,
-        folder,
-        images,
-        people,
-        joints_image=np.concatenate([joints, joints[:, sides].mean(2)], axis=1),
-        visible=np.concatenate([visible, visible[:, sides].all(2)], axis=1),
+    return (
+        np.concatenate([joints, joints[:, sides].mean(2)], axis=1),
+        np.concatenate([visible, visible[:, sides].all(2)], axis=1),
     )
-    return checked(frames, path)

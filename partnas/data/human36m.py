@@ -1,5 +1,6 @@
 """Human3.6M in the on-disk layout of Moon et al.'s public release; the embedded sample has the same."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from partnas.data.annotations import (
+    finished,
     frames_of,
     image_sizes,
     read_file,
     read_images,
     read_people,
     require_boxes,
-    require_files,
-    warn_of_skipped,
 )
 from partnas.data.frames import Frames, concatenated
 from partnas.data.records import Numbers, Table, Text, Whole, entry, numbers, read_json
@@ -42,6 +42,7 @@ ON_DISK = 17
 MOMENT = ("action_idx", "subaction_idx", "frame_idx")
 """What names a pose."""
 
+FILE_NAME = r"Human36M_subject(\d+)_(?:data|camera|joint_3d)\.json"
 LEFT_SHOULDER, RIGHT_SHOULDER = PARTS.index("L_Shoulder"), PARTS.index("R_Shoulder")
 
 
@@ -75,23 +76,20 @@ def read_human36m(
     if stride < 1:
         raise PartnasError(f"stride: {stride} is not positive; 1 keeps every frame")
     frames = [_read_subject(root, subject, stride, skip_broken) for subject in subjects]
-    if not sum(map(len, frames)):
-        raise PartnasError(
-            f"{root}: no usable frame of subjects {list(subjects)} has frame_idx % {stride} == 0; "
-            "name other subjects or a smaller stride"
-        )
+    if not any(map(len, frames)):
+        skipped = [line for part in frames for line in part.skipped]
+        fix = f"the first fault: {skipped[0]}" if skipped else "name other subjects or a smaller stride"
+        raise PartnasError(f"{root}: no usable frame of subjects {list(subjects)} has frame_idx % {stride} == 0; {fix}")
     joined = _unique(root, concatenated(frames), skip_broken)
     if roots is not None:
         joined = with_roots(joined, roots, skip_broken)
-    warn_of_skipped(joined)
-    return joined
+    return finished(joined, root / "annotations", skip_broken)
 
 
 def subjects_in(root: Path) -> list[int]:
-    """The subjects that have an annotation file under ``root``."""
-    names = [path.name for path in (root / "annotations").glob("Human36M_subject*_data.json")]
-    numbered = [name.removeprefix("Human36M_subject").removesuffix("_data.json") for name in names]
-    return sorted(int(number) for number in numbered if number.isdecimal())
+    """The subjects that have one of the three annotation files under ``root``."""
+    names = (re.fullmatch(FILE_NAME, path.name) for path in (root / "annotations").glob("Human36M_subject*.json"))
+    return sorted({int(name[1]) for name in names if name})
 
 
 def _unique(root: Path, frames: Frames, skip_broken: bool) -> Frames:
@@ -124,7 +122,6 @@ def _read_subject(root: Path, subject: int, stride: int, skip_broken: bool) -> F
     require_boxes(people, images)
     cameras = _join_cameras(people, images, camera_path)
     _join_joints(people, images, joint_path)
-    require_files(people, images, root / "images")
     camera = _in_camera(people, cameras)
     focal, principal = (cameras[name][people["camera"]] for name in ("f", "c"))
     visible = people["keypoints_vis"]

@@ -29,9 +29,11 @@ def read_image(path: Path | str) -> np.ndarray:
         content = Path(path).read_bytes()
     except OSError as error:
         raise PartnasError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if not content:
+        raise PartnasError(f"{path}: empty; copy it again")
     if _is_cut_off(content[:2], content[-TAIL:]):
         raise PartnasError(f"{path}: truncated JPEG; copy it again")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise PartnasError(f"{path}: broken, or no image; replace the file")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from partnas.data.annotations import (
-    checked,
+    finished,
     frames_of,
     read_file,
     read_images,
     read_people,
     require_boxes,
-    require_files,
 )
 from partnas.data.frames import Frames
 from partnas.data.records import Numbers, Whole
@@ -38,9 +37,7 @@ def read_mpii(root: Path | str, skip_broken: bool = False) -> Frames:
     path = root / ANNOTATIONS
     image_rows, people_rows = read_file(path, MPII.parts, ALIASES)
     images = read_images(path, image_rows, {}, skip_broken)
-    names = images["file_name"]
-    below_root = np.char.startswith(names, b"images/")
-    images.columns["file_name"] = np.where(below_root, names, np.char.add(b"images/", names))
+    images.columns["file_name"] = names_below_root(images["file_name"])
     people = read_people(
         path,
         people_rows,
@@ -50,7 +47,6 @@ def read_mpii(root: Path | str, skip_broken: bool = False) -> Frames:
         leave_out={"no keypoints": ("num_keypoints", lambda number: number == 0)},
     )
     require_boxes(people, images)
-    require_files(people, images, root)
     visible = people["keypoints"][..., 2] > 0
     frames = frames_of(
         MPII,
@@ -60,4 +56,9 @@ def read_mpii(root: Path | str, skip_broken: bool = False) -> Frames:
         joints_image=np.where(visible[..., None], people["keypoints"][..., :2], np.float32(np.nan)),
         visible=visible,
     )
-    return checked(frames, path)
+    return finished(frames, path, skip_broken)
+
+
+def names_below_root(names: np.ndarray) -> np.ndarray:
+    """Image names ``(N,)`` bytes, whether the file writes them below the set's folder or below ``images``."""
+    return np.where(np.char.startswith(names, b"images/"), names, np.char.add(b"images/", names))

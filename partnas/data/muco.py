@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from partnas.data.annotations import (
-    checked,
+    finished,
     frames_of,
     read_file,
     read_images,
     read_people,
     require_boxes,
-    require_files,
     require_focal,
     require_front,
 )
@@ -56,7 +55,6 @@ def read_muco(root: Path | str, skip_broken: bool = False) -> Frames:
     require_front(people, MUCO.root)
     people.keep(kept(people["image"], people["keypoints_cam"][:, MUCO.root]), "too near another person")
     require_boxes(people, images)
-    require_files(people, images, folder)
     frames = frames_of(
         MUCO,
         folder,
@@ -68,7 +66,7 @@ def read_muco(root: Path | str, skip_broken: bool = False) -> Frames:
         joints_image=people["keypoints_img"],
         visible=people["keypoints_vis"],
     )
-    return checked(frames, path)
+    return finished(frames, path, skip_broken)
 
 
 def kept(image: np.ndarray, root: np.ndarray) -> np.ndarray:

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from partnas.data.annotations import (
-    checked,
+    finished,
     frames_of,
     read_file,
     read_images,
     read_people,
     require_boxes,
-    require_files,
     require_focal,
     require_front,
 )
@@ -59,7 +58,6 @@ def read_mupots(root: Path | str, roots: Path | str | None = None, skip_broken: 
         require_boxes(people, images)
     else:
         people = read_root_people(roots, images, skip_broken)
-    require_files(people, images, folder)
     names = images["file_name"][people["image"]]
     frames = frames_of(
         MUPOTS,
@@ -71,7 +69,7 @@ def read_mupots(root: Path | str, roots: Path | str | None = None, skip_broken: 
         action=np.array([name.decode().split("/")[0] for name in names.tolist()], dtype=np.str_),
         **(annotated(people) if roots is None else crops(people)),
     )
-    return checked(frames, path)
+    return finished(frames, path if roots is None else Path(roots), skip_broken)
 
 
 def annotated(people: Table) -> dict[str, np.ndarray]:

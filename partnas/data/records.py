@@ -102,7 +102,7 @@ class Column(Protocol):
         """The values as an array; None where one of them does not fit."""
 
     def fault(self, value: Any) -> str:
-        """What is wrong with a value; empty where nothing is."""
+        """What is wrong with a value that does not fit."""
 
     def filler(self) -> Any:
         """A value that fits."""
@@ -128,8 +128,6 @@ class Numbers:
         return cast if np.isfinite(array).all() and np.isfinite(cast).all() else None
 
     def fault(self, value: Any) -> str:
-        if self.column([value]) is not None:
-            return ""
         array = _tried([value])
         if array is not None and array.dtype.kind == "f" and not np.isfinite(array.astype(self.dtype)).all():
             return "holds a value that is not finite"
@@ -157,8 +155,7 @@ class Whole:
         return array.astype(np.int64)
 
     def fault(self, value: Any) -> str:
-        fits = type(value) is int and self.least <= value < 2**63
-        return "" if fits else f"{str(value)[:SHOWN]!r} is not a whole number of at least {self.least}"
+        return f"{str(value)[:SHOWN]!r} is not a whole number of at least {self.least}"
 
     def filler(self) -> Any:
         return self.least
@@ -176,7 +173,7 @@ class Text:
         return np.array([value.encode() for value in values], dtype=np.bytes_)
 
     def fault(self, value: Any) -> str:
-        return "" if isinstance(value, str) and value else f"{str(value)[:SHOWN]!r} is not a text"
+        return f"{str(value)[:SHOWN]!r} is not a text"
 
     def filler(self) -> Any:
         return "-"
@@ -354,21 +351,19 @@ def _column(name: str, kind: Column, rows: list[dict[str, Any]]) -> tuple[np.nda
     array = kind.column(values)
     if array is not None:
         return array, {}
-    faults, lacking = {}, []
+    faults, singles = {}, []
     for index, value in enumerate(values):
-        fault = kind.fault(value)
-        if fault and name in rows[index]:
-            faults[index] = f"{name} {fault}"
-        elif fault and kind.default is None:
-            faults[index] = f"field {name!r} is missing"
-        elif fault:
-            lacking.append(index)
-        if fault:
-            values[index] = kind.filler()
-    array = kind.column(values)
-    if lacking:
-        array[lacking] = kind.default
-    return array, faults
+        single = kind.column([value])
+        if single is None:
+            single = kind.column([kind.filler()])
+            if name in rows[index]:
+                faults[index] = f"{name} {kind.fault(value)}"
+            elif kind.default is None:
+                faults[index] = f"field {name!r} is missing"
+            else:
+                single[:] = kind.default
+        singles.append(single)
+    return np.concatenate(singles), faults
 
 
 def _tried(values: Sequence[Any]) -> np.ndarray | None:
