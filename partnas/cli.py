@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -333,16 +334,20 @@ def synthesize(
 
 @data_app.command()
 def check(
-    root: Annotated[Path | None, typer.Argument(help="The data set; the embedded sample where left out.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Argument(help="A data set, or the folder above several; the embedded sample where left out."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read every annotation and every image and list what is broken; exits 1 where anything is."""
+    """Read every annotation and image and list what is missing, broken or out of range; exits 1 where anything is."""
     from partnas.data import check as run_check
     from partnas.data import embedded_root
 
-    problems = run_check(root or embedded_root())
-    typer.echo(json.dumps(problems, indent=1) if as_json else "\n".join(problems) or "no problems found")
-    if problems:
+    report = run_check(root or embedded_root())
+    lines = [*report.parts, *(report.problems or ["no problems found"])]
+    typer.echo(json.dumps(asdict(report), indent=1) if as_json else "\n".join(lines))
+    if report.problems:
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from jobs import environment
-from small_release import write_release
+from small_sets import write_release
 
 from partnas.distributed import World
 from partnas.errors import PartnasError
