@@ -1,4 +1,4 @@
-"""The command line: ``partnas demo | search | derive | train | evaluate | predict | flops | bench | data | info | report``."""
+"""The command line: ``partnas demo | search | derive | train | evaluate | roots | predict | flops | bench | data | info | report``."""
 
 import json
 import sys
@@ -89,9 +89,9 @@ def search(
 def train(
     out: Out,
     genotype: Annotated[
-        Path | None, typer.Option(help="genotype.json, or the folder of a search; not for --kind resnet50.")
+        Path | None, typer.Option(help="genotype.json, or the folder of a search; not for --kind resnet50 and rootnet.")
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="partnet, resnet50 or deconv (searched backbone).")] = None,
+    kind: Annotated[str | None, typer.Option(help="partnet, resnet50, deconv (searched backbone) or rootnet.")] = None,
     preset: Preset = "small",
     config: ConfigFile = None,
     setting: Settings = None,
@@ -104,7 +104,7 @@ def train(
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a derived network or a baseline from scratch."""
+    """Train a derived network, a baseline or a root network from scratch."""
     from partnas.distributed import leave
     from partnas.train import train as run_train
 
@@ -158,7 +158,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure MPJPE and PA-MPJPE on the test subjects; writes evaluation.json and report.html."""
+    """Measure MPJPE and PA-MPJPE (of a root network MRPE) on the test subjects; writes evaluation.json and report.html."""
     from partnas.config import DataConfig
     from partnas.evaluate import evaluate as run_evaluation
     from partnas.evaluate import table
@@ -172,6 +172,38 @@ def evaluate(
     result = run_evaluation(run, source, folder, flip_test, batch_size, device, progress=not as_json)
     write_report(folder)
     typer.echo(json.dumps(result, indent=1) if as_json else table(result))
+
+
+@app.command()
+def roots(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a `train --kind rootnet`, or its checkpoint.pt.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")],
+    data: Data = None,
+    protocol: Annotated[int, typer.Option(min=1, max=2, help="Human3.6M protocol.")] = 2,
+    split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Keep frames with frame_idx % stride == 0; with --data 64 of test, 5 of train; else 1."),
+    ] = None,
+    flip_test: Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Write the people's extended boxes and roots in camera millimetres, in the layout of the public RootNet's files."""
+    from partnas.config import DataConfig
+    from partnas.roots import write_roots
+
+    if split not in ("test", "train"):
+        raise PartnasError(f"--split {split}: not known; use test or train")
+    strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
+    if stride is not None:
+        strides[f"{split}_stride"] = stride
+    source = DataConfig(root=str(data) if data else None, protocol=protocol, **strides)
+    entries = write_roots(run, source, split, out, flip_test, batch_size, device, progress=not quiet)
+    typer.echo(f"{out}: {len(entries)} roots")
 
 
 @app.command()
@@ -199,7 +231,7 @@ def predict(
 
 @app.command()
 def flops(
-    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, or resnet50.")],
+    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, resnet50 or rootnet.")],
     kind: Annotated[str, typer.Option(help="partnet or deconv.")] = "partnet",
     preset: Preset = "small",
     cells: Annotated[int | None, typer.Option(help="N_c.")] = None,
@@ -214,8 +246,8 @@ def flops(
     from partnas.train import load_genotype, network_spec
 
     over = merge({"network": given(cells=cells, fusion_nodes=fusion_nodes)}, parse_settings(setting or []))
-    if network == "resnet50":
-        genotype, kind = None, "resnet50"
+    if network in ("resnet50", "rootnet"):
+        genotype, kind = None, network
     else:
         genotype = load_genotype(network)
         if fusion_nodes is None:

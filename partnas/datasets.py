@@ -1,12 +1,15 @@
 """Which frames a job reads: the splits of Human3.6M's protocols, as data sets of tensors."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from partnas.config import DataConfig, JobConfig
-from partnas.data import SPLITS, Frames, PoseDataset, embedded_root, read_human36m
+from partnas.data import SPLITS, Frames, PoseDataset, RootDataset, embedded_root, read_human36m
 from partnas.errors import PartnasError
+from partnas.nn.root_net import HEATMAP_STRIDE
 from partnas.space import SearchSpace
 
 SEARCH_TRAIN, SEARCH_VALIDATION, TRAIN, TEST = "search_train", "search_validation", "train", "test"
@@ -32,17 +35,26 @@ def as_dataset(source: Frames, space: SearchSpace, data: DataConfig, **options) 
     return PoseDataset(source, space.input_size, space.heatmap_size, space.depth, cache=data.cache, **options)
 
 
+def as_root_dataset(source: Frames, input_size: int, data: DataConfig, **options) -> RootDataset:
+    return RootDataset(source, input_size, input_size // HEATMAP_STRIDE, depth=1, cache=data.cache, **options)
+
+
 def training_set(config: JobConfig, split: str) -> PoseDataset:
-    return _augmented(config, frames(config.data, split))
+    return _augmented(config, frames(config.data, split), _pose_dataset_of(config))
 
 
-def training_and_monitor_sets(config: JobConfig, split: str) -> tuple[PoseDataset, PoseDataset]:
-    """The training set without ``monitor_frames`` evenly spaced frames, and those frames without augmentation."""
+def training_and_monitor_sets(
+    config: JobConfig, split: str, make: Callable[..., PoseDataset] | None = None
+) -> tuple[PoseDataset, PoseDataset]:
+    """The training set without ``monitor_frames`` evenly spaced frames, and those frames without augmentation.
+
+    ``make(source, **options)`` is what makes a data set of frames; a set of poses where left out.
+    """
+    make = make or _pose_dataset_of(config)
     source = frames(config.data, split)
     held_out = _evenly_spaced(len(source), min(config.data.monitor_frames, len(source) // 10))
     rest = np.setdiff1d(np.arange(len(source)), held_out)
-    monitor = as_dataset(source.subset(held_out), config.space(), config.data)
-    return _augmented(config, source.subset(rest)), monitor
+    return _augmented(config, source.subset(rest), make), make(source.subset(held_out))
 
 
 def plain_set(config: JobConfig, split: str) -> PoseDataset:
@@ -55,8 +67,12 @@ def spread(config: JobConfig, split: str, count: int) -> PoseDataset:
     return as_dataset(source.subset(_evenly_spaced(len(source), count)), config.space(), config.data)
 
 
-def _augmented(config: JobConfig, source: Frames) -> PoseDataset:
-    return as_dataset(source, config.space(), config.data, augmentation=config.augmentation, seed=config.seed)
+def _pose_dataset_of(config: JobConfig) -> Callable[..., PoseDataset]:
+    return functools.partial(as_dataset, space=config.space(), data=config.data)
+
+
+def _augmented(config: JobConfig, source: Frames, make: Callable[..., PoseDataset]) -> PoseDataset:
+    return make(source, augmentation=config.augmentation, seed=config.seed)
 
 
 def _evenly_spaced(length: int, count: int) -> np.ndarray:

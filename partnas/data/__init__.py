@@ -8,6 +8,7 @@ from partnas.data.frames import Frames, concatenated
 from partnas.data.human36m import SPLITS, read_human36m
 from partnas.data.images import normalise, read_image
 from partnas.data.people import read_boxes, read_camera
+from partnas.data.roots import RootDataset, k_values, roots_to_camera
 from partnas.data.sampler import EpochSampler
 
 __all__ = [
@@ -16,12 +17,14 @@ __all__ = [
     "EpochSampler",
     "Frames",
     "PoseDataset",
+    "RootDataset",
     "camera_to_voxels",
     "check",
     "concatenated",
     "crop_image",
     "embedded_root",
     "expand_box",
+    "k_values",
     "mean_pose",
     "mirror_coordinates",
     "normalise",
@@ -29,5 +32,6 @@ __all__ = [
     "read_camera",
     "read_human36m",
     "read_image",
+    "roots_to_camera",
     "voxels_to_camera",
 ]
