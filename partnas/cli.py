@@ -213,10 +213,15 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.json, overlays and 3D views.")],
     boxes: Annotated[
         Path | None,
-        typer.Option(help="JSON: image name to a list of [xmin, ymin, width, height]; else the whole image."),
+        typer.Option(
+            help="JSON: image name to a list of [xmin, ymin, width, height], or what `roots` writes; else the whole image."
+        ),
     ] = None,
     camera: Annotated[
         Path | None, typer.Option(help="JSON: f [2] and c [2] in pixels; else f = 1500 and c = the image's centre.")
+    ] = None,
+    root_net: Annotated[
+        Path | None, typer.Option(help="The run of a root network, for absolute depths; else from the boxes' areas.")
     ] = None,
     flip_test: Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -225,7 +230,7 @@ def predict(
     """3D poses of the people in images: JSON, an overlay picture and a rotatable view for each."""
     from partnas.predict import predict as run_prediction
 
-    result = run_prediction(run, images, out, boxes, camera, flip_test, device, progress=not as_json)
+    result = run_prediction(run, images, out, boxes, camera, root_net, flip_test, device, progress=not as_json)
     typer.echo(json.dumps(result) if as_json else f"{out}: {len(result['images'])} image(s); see predictions.json")
 
 

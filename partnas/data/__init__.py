@@ -8,7 +8,7 @@ from partnas.data.frames import Frames, concatenated
 from partnas.data.human36m import SPLITS, read_human36m
 from partnas.data.images import normalise, read_image
 from partnas.data.people import read_boxes, read_camera
-from partnas.data.roots import RootDataset, k_values, roots_to_camera
+from partnas.data.root_dataset import RootDataset, k_values, roots_to_camera
 from partnas.data.sampler import EpochSampler
 
 __all__ = [

@@ -15,11 +15,13 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
     """The people of each image.
 
     Two forms are read: an object ``{"name.jpg": [[xmin, ymin, width, height], …]}``, and the list that RootNet and
-    detectors write, ``[{"image_id": "name.jpg", "bbox": […], "root_cam": [X, Y, Z]?}]``.
+    detectors write, ``[{"image_id": "name.jpg", "bbox": […], "root_cam": [X, Y, Z]?}]``. Where an entry has a
+    ``file_name``, as those of ``partnas roots`` have, the last part of that is the image's name. An entry with
+    ``root_cam`` is RootNet's, and its box is extended already.
 
     Returns:
-        By image name a list of ``{"bbox": [xmin, ymin, width, height] in pixels, "root_depth": millimetres}``, the
-        depth only where it was given.
+        By image name a list of ``{"bbox": [xmin, ymin, width, height] in pixels}``, with ``"root_depth"``, in
+        millimetres, only where it was given.
 
     Raises:
         PartnasError: The file is missing, broken, or an entry of it is; the message names the image.
@@ -40,7 +42,7 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
     for entry in entries:
         if not isinstance(entry, dict) or not {"image_id", "bbox"} <= entry.keys():
             raise PartnasError(f"{path}: entry {str(entry)[:60]}: needs the fields 'image_id' and 'bbox'")
-        name = str(entry["image_id"])
+        name = Path(str(entry.get("file_name", entry["image_id"]))).name
         person: dict[str, Any] = {"bbox": _numbers(path, entry["bbox"], 4, f"{name}: bbox")}
         if person["bbox"][2] <= 0 or person["bbox"][3] <= 0:
             raise PartnasError(f"{path}: {name}: bbox {person['bbox']} has no area; give width and height in pixels")

@@ -18,7 +18,7 @@ HEATMAP_STRIDE = STRIDE // 2**DECONVOLUTIONS
 class RootNet(nn.Module):
     """A ResNet with two heads: three deconvolutions to a heatmap of the root, read by soft-argmax, and one number gamma.
 
-    The root's depth is gamma * k (see ``partnas.data.roots.k_values``): k takes a person for one who fills a square of
+    The root's depth is gamma * k (see ``partnas.data.root_dataset.k_values``): k takes a person for one who fills a square of
     2 m, and gamma corrects it by what the picture shows, such as a child or a crouch. A crop alone cannot tell the
     depth, since box and focal length do not enter it; k carries both, so one network serves all cameras. As it starts,
     gamma is about 1.

@@ -17,11 +17,11 @@ def k_values(areas: np.ndarray, focal: np.ndarray) -> np.ndarray:
     predicts, is a length that the picture shows, in units of 2 m.
 
     Args:
-        areas: ``(N,)`` pixels of the image inside the extended boxes.
-        focal: ``(N, 2)`` pixels.
+        areas: ``(...)`` pixels of the image inside the extended boxes.
+        focal: ``(..., 2)`` pixels.
 
     Returns:
-        ``(N,)`` millimetres.
+        ``(...)`` millimetres.
     """
     return PERSON_SIDE * np.sqrt(np.asarray(focal, dtype=np.float64).prod(-1) / areas)
 
