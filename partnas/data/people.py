@@ -15,11 +15,13 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
     """The people of each image.
 
     Two forms are read: an object ``{"name.jpg": [[xmin, ymin, width, height], …]}``, and the list that RootNet and
-    detectors write, ``[{"image_id": "name.jpg", "bbox": […], "root_cam": [X, Y, Z]?}]``.
+    detectors write, ``[{"image_id": "name.jpg", "bbox": […], "root_cam": [X, Y, Z]?}]``. Where an entry has a
+    ``file_name``, as those of ``partnas roots`` have, the last part of that is the image's name. An entry with
+    ``root_cam`` is RootNet's, and its box is extended already.
 
     Returns:
-        By image name a list of ``{"bbox": [xmin, ymin, width, height] in pixels, "root_depth": millimetres}``, the
-        depth only where it was given.
+        By image name a list of ``{"bbox": [xmin, ymin, width, height] in pixels}``, with ``"root_depth"``, in
+        millimetres, only where it was given.
 
     Raises:
         PartnasError: The file is missing, broken, or an entry of it is; the message names the image.
@@ -34,7 +36,7 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
             rows += [{"image_id": name, "bbox": box} for box in boxes]
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in content}
     elif isinstance(content, list):
-        rows, found = content, {}
+        rows, found = [_named(row) for row in content], {}
     else:
         raise PartnasError(f"{path}: is neither an object nor a list; see `partnas predict --help`")
     entries = read_entries(path, rows, Text())
@@ -44,6 +46,13 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
             person["root_depth"] = float(root[2])
         found.setdefault(name.decode(), []).append(person)
     return found
+
+
+def _named(row: Any) -> Any:
+    """An entry with its image's name in the place of its number, where it gives the name."""
+    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+        return row
+    return {**row, "image_id": Path(row["file_name"]).name}
 
 
 def read_camera(path: Path | str | None, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
