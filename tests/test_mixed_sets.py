@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from jobs import GENOTYPE, TINY_SETTINGS
-from small_sets import write_release
+from jobs import GENOTYPE, TINY, TINY_SETTINGS
+from small_set import write_set
+from small_sets import write_mpii, write_release
 
 from partnas import datasets
 from partnas.config import load_config, merge, parse_data
@@ -129,6 +130,25 @@ def test_a_search_mixes_its_training_set_alone(release):
     assert torch.isfinite(job.step(1))
     with pytest.raises(PartnasError, match=r"MuCo: muco is read for training alone"):
         Search(config_of(f"muco={release}", job="search"), WORLD)
+
+
+def test_broken_people_stop_the_job_or_are_listed(cli, genotype_file, tmp_path):
+    def spoil(content):
+        content["annotations"][0]["keypoints"][0] = float("nan")
+
+    write_set(tmp_path / "Human36M", subjects=(1, 5, 6, 7, 8))
+    write_mpii(tmp_path / "MPII", change=spoil)
+    arguments = ["train", "--out", tmp_path / "run", "--genotype", genotype_file, *TINY, "--set", "epochs=1"]
+    arguments += ["--data", tmp_path, "--data", f"mpii={tmp_path}"]
+    process = cli(*arguments, code=1)
+    assert "train.json: annotation 1: keypoints holds a value that is not finite" in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    cli(*arguments, "--skip-broken")
+    account = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert (account["people"], account["with_depth"], account["left_out"]) == (15, 14, {"no keypoints": 1})
+    assert len(account["skipped"]) == 1
+    assert "annotation 1: keypoints" in account["skipped"][0]
 
 
 def test_missing_folders_are_told_with_the_names_there_are(release):
