@@ -1,4 +1,4 @@
-"""The command line: ``partnas demo | search | derive | train | evaluate | predict | flops | bench | data | info | report``."""
+"""The command line: ``partnas demo | search | derive | train | evaluate | roots | predict | flops | bench | data | info | report``."""
 
 import json
 import sys
@@ -108,9 +108,9 @@ def search(
 def train(
     out: Out,
     genotype: Annotated[
-        Path | None, typer.Option(help="genotype.json, or the folder of a search; not for --kind resnet50.")
+        Path | None, typer.Option(help="genotype.json, or the folder of a search; not for --kind resnet50 and rootnet.")
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="partnet, resnet50 or deconv (searched backbone).")] = None,
+    kind: Annotated[str | None, typer.Option(help="partnet, resnet50, deconv (searched backbone) or rootnet.")] = None,
     preset: Preset = "small",
     config: ConfigFile = None,
     setting: Settings = None,
@@ -124,7 +124,7 @@ def train(
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a derived network or a baseline from scratch."""
+    """Train a derived network, a baseline or a root network from scratch."""
     from partnas.distributed import leave
     from partnas.train import train as run_train
 
@@ -184,7 +184,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure MPJPE and PA-MPJPE on the test subjects; writes evaluation.json and report.html."""
+    """Measure MPJPE and PA-MPJPE (of a root network MRPE) on the test subjects; writes evaluation.json and report.html."""
     from partnas.config import data_config
     from partnas.evaluate import evaluate as run_evaluation
     from partnas.evaluate import table
@@ -202,16 +202,54 @@ def evaluate(
 
 
 @app.command()
+def roots(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a `train --kind rootnet`, or its checkpoint.pt.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")],
+    data: Data = None,
+    skip_broken: SkipBroken = False,
+    protocol: Annotated[int, typer.Option(min=1, max=2, help="Human3.6M protocol.")] = 2,
+    split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Keep frames with frame_idx % stride == 0; with --data 64 of test, 5 of train; else 1."),
+    ] = None,
+    flip_test: Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Write the people's extended boxes and roots in camera millimetres, in the layout of the public RootNet's files."""
+    from partnas.config import data_config
+    from partnas.roots import write_roots
+
+    if split not in ("test", "train"):
+        raise PartnasError(f"--split {split}: not known; use test or train")
+    strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
+    if stride is not None:
+        strides[f"{split}_stride"] = stride
+    source = data_config({**data_settings(data, skip_broken), "protocol": protocol, **strides})
+    entries = write_roots(run, source, split, out, flip_test, batch_size, device, progress=not quiet)
+    typer.echo(f"{out}: {len(entries)} roots")
+
+
+@app.command()
 def predict(
     run: RunFolder,
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.json, overlays and 3D views.")],
     boxes: Annotated[
         Path | None,
-        typer.Option(help="JSON: image name to a list of [xmin, ymin, width, height]; else the whole image."),
+        typer.Option(
+            help="JSON: image name to a list of [xmin, ymin, width, height], or what `roots` writes; else the whole image."
+        ),
     ] = None,
     camera: Annotated[
         Path | None, typer.Option(help="JSON: f [2] and c [2] in pixels; else f = 1500 and c = the image's centre.")
+    ] = None,
+    root_net: Annotated[
+        Path | None, typer.Option(help="The run of a root network, for absolute depths; else from the boxes' areas.")
     ] = None,
     flip_test: Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -220,13 +258,13 @@ def predict(
     """3D poses of the people in images: JSON, an overlay picture and a rotatable view for each."""
     from partnas.predict import predict as run_prediction
 
-    result = run_prediction(run, images, out, boxes, camera, flip_test, device, progress=not as_json)
+    result = run_prediction(run, images, out, boxes, camera, root_net, flip_test, device, progress=not as_json)
     typer.echo(json.dumps(result) if as_json else f"{out}: {len(result['images'])} image(s); see predictions.json")
 
 
 @app.command()
 def flops(
-    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, or resnet50.")],
+    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, resnet50 or rootnet.")],
     kind: Annotated[str, typer.Option(help="partnet or deconv.")] = "partnet",
     preset: Preset = "small",
     cells: Annotated[int | None, typer.Option(help="N_c.")] = None,
@@ -241,8 +279,8 @@ def flops(
     from partnas.train import load_genotype, network_spec
 
     over = merge({"network": given(cells=cells, fusion_nodes=fusion_nodes)}, parse_settings(setting or []))
-    if network == "resnet50":
-        genotype, kind = None, "resnet50"
+    if network in ("resnet50", "rootnet"):
+        genotype, kind = None, network
     else:
         genotype = load_genotype(network)
         if fusion_nodes is None:

@@ -122,16 +122,29 @@ class SearchConfig(JobConfig):
     alpha_weight_decay: float = pydantic.Field(3e-4, ge=0)
 
 
+class RootNetConfig(Strict):
+    """Size of a root network; the defaults are a ResNet-50's."""
+
+    width: int = pydantic.Field(64, ge=1, description="channels of the ResNet's first 3x3 convolutions")
+    blocks: list[int] = pydantic.Field([3, 4, 6, 3], description="bottlenecks of the ResNet's four stages")
+    channels: int = pydantic.Field(256, ge=1, description="channels of the deconvolutions")
+
+
 class TrainConfig(JobConfig):
     """Defaults: section 4.2 of the paper, evaluation stage."""
 
     epochs: int = pydantic.Field(20, ge=1)
     batch_size: int = pydantic.Field(64, ge=1)
     milestones: list[int] = [12, 16]
-    kind: Literal["partnet", "resnet50", "deconv"] = "partnet"
-    genotype: str | None = pydantic.Field(None, description="genotype.json or the folder of a search; not for resnet50")
+    kind: Literal["partnet", "resnet50", "deconv", "rootnet"] = "partnet"
+    genotype: str | None = pydantic.Field(
+        None, description="genotype.json or the folder of a search; not for resnet50 and rootnet"
+    )
     part_order: list[int] | None = pydantic.Field(None, description="order of the heatmaps (the paper's shuffle)")
     intermediate_supervision: bool = False
+    root_net: RootNetConfig = pydantic.Field(
+        RootNetConfig(), description="of kind rootnet, which takes from network its input_size"
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -213,14 +226,13 @@ def load_config(
     Raises:
         PartnasError: An unknown preset, an unknown field, or a value out of range; the message names the field.
     """
+    if preset is not None and preset not in PRESETS:
+        raise PartnasError(f"preset: {preset!r} is not known; use one of {', '.join(PRESETS)}")
     values: dict[str, Any] = {}
+    over = merge(read_yaml(file) if file is not None else {}, settings or {})
     if preset is not None:
-        if preset not in PRESETS:
-            raise PartnasError(f"preset: {preset!r} is not known; use one of {', '.join(PRESETS)}")
-        values = merge(values, PRESETS[preset][job])
-    if file is not None:
-        values = merge(values, read_yaml(file))
-    values = merge(values, settings or {})
+        values = PRESETS[preset]["rootnet" if job == "train" and over.get("kind") == "rootnet" else job]
+    values = merge(values, over)
     config = _validated(SearchConfig if job == "search" else TrainConfig, values, str(file or "settings"))
     config.space()
     return config

@@ -1,5 +1,7 @@
 """Which people a job reads: the sets that it names and their splits, as data sets of tensors."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from partnas.data import (
     SPLITS,
     Frames,
     PoseDataset,
+    RootDataset,
     embedded_root,
     mixed,
     read_coco,
@@ -18,6 +21,7 @@ from partnas.data import (
     read_muco,
 )
 from partnas.errors import PartnasError
+from partnas.nn.root_net import HEATMAP_STRIDE
 from partnas.space import SearchSpace
 
 SEARCH_TRAIN, SEARCH_VALIDATION, TRAIN, TEST = "search_train", "search_validation", "train", "test"
@@ -86,19 +90,29 @@ def as_dataset(source: Frames, space: SearchSpace, data: DataConfig, **options) 
     return PoseDataset(source, space.input_size, space.heatmap_size, space.depth, cache=data.cache, **options)
 
 
+def as_root_dataset(source: Frames, input_size: int, data: DataConfig, **options) -> RootDataset:
+    return RootDataset(source, input_size, input_size // HEATMAP_STRIDE, depth=1, cache=data.cache, **options)
+
+
 def training_set(config: JobConfig, split: str) -> PoseDataset:
     """All sets, mixed, with augmentation."""
-    return _augmented(config, [read(chosen, config.data, split) for chosen in config.data.in_order()])
+    sets = [read(chosen, config.data, split) for chosen in config.data.in_order()]
+    return _augmented(config, sets, _pose_dataset_of(config))
 
 
-def training_and_monitor_sets(config: JobConfig, split: str) -> tuple[PoseDataset, PoseDataset]:
+def training_and_monitor_sets(
+    config: JobConfig, split: str, make: Callable[..., PoseDataset] | None = None
+) -> tuple[PoseDataset, PoseDataset]:
     """:func:`training_set` without ``monitor_frames`` evenly spaced frames of the first 3D set, and those without
-    augmentation."""
+    augmentation.
+
+    ``make(people, **options)`` makes a data set of people; one of poses where left out.
+    """
+    make = make or _pose_dataset_of(config)
     first, *others = (read(chosen, config.data, split) for chosen in config.data.in_order())
     held_out = _evenly_spaced(len(first), min(config.data.monitor_frames, len(first) // 10))
     rest = np.setdiff1d(np.arange(len(first)), held_out)
-    monitor = as_dataset(first.subset(held_out), config.space(), config.data)
-    return _augmented(config, [first.subset(rest), *others]), monitor
+    return _augmented(config, [first.subset(rest), *others], make), make(first.subset(held_out))
 
 
 def plain_set(config: JobConfig, split: str) -> PoseDataset:
@@ -111,10 +125,12 @@ def spread(config: JobConfig, split: str, count: int) -> PoseDataset:
     return as_dataset(source.subset(_evenly_spaced(len(source), count)), config.space(), config.data)
 
 
-def _augmented(config: JobConfig, sets: list[Frames]) -> PoseDataset:
-    space = config.space()
-    people = mixed(sets, space.body)
-    return as_dataset(people, space, config.data, augmentation=config.augmentation, seed=config.seed)
+def _pose_dataset_of(config: JobConfig) -> Callable[..., PoseDataset]:
+    return functools.partial(as_dataset, space=config.space(), data=config.data)
+
+
+def _augmented(config: JobConfig, sets: list[Frames], make: Callable[..., PoseDataset]) -> PoseDataset:
+    return make(mixed(sets, config.space().body), augmentation=config.augmentation, seed=config.seed)
 
 
 def _evenly_spaced(length: int, count: int) -> np.ndarray:

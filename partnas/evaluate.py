@@ -13,7 +13,9 @@ from partnas.distributed import join
 from partnas.errors import PartnasError
 from partnas.inference import predict_set
 from partnas.metrics import mpjpe, pose_report
-from partnas.networks import for_inference, load_pose_network
+from partnas.networks import for_inference, load_trained_network
+from partnas.nn import RootNet
+from partnas.roots import evaluate_roots, roots_table
 from partnas.run import write_atomically, write_json
 from partnas.skeleton import Skeleton
 
@@ -30,7 +32,8 @@ def evaluate(
     device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a run's network and write ``evaluation.json``, ``predictions.json`` and ``examples/`` under ``out``.
+    """Evaluate a run's network and write ``evaluation.json``, ``predictions.json`` and ``examples/`` under ``out``; of a
+    root network (see :func:`partnas.roots.evaluate_roots`) ``evaluation.json`` alone.
 
     The poses are compared in camera millimetres relative to the pelvis, back-projected at the root depth of the
     annotation. ``mean_pose_mpjpe_mm`` is what predicting the mean pose of the training subjects would give.
@@ -42,7 +45,11 @@ def evaluate(
         PartnasError: The checkpoint or the data set is broken or missing.
     """
     world = join(device)
-    network = load_pose_network(run).to(world.device)
+    network = load_trained_network(run).to(world.device)
+    if isinstance(network, RootNet):
+        result = evaluate_roots(network, data, batch_size, world.device, flip_test, progress)
+        write_json(out / "evaluation.json", result)
+        return result
     space = network.space
     training, test = (datasets.frames(data, split) for split in (datasets.TRAIN, datasets.TEST))
     require_skeleton(space.body, test.skeleton, run)
@@ -135,6 +142,8 @@ def write_jpeg(path: Path, picture: np.ndarray) -> None:
 
 def table(result: dict[str, Any]) -> str:
     """The figures of ``evaluation.json`` that a person wants first."""
+    if "mrpe_mm" in result:
+        return roots_table(result)
     rows = [
         ("frames", f"{result['frames']}"),
         ("MPJPE", f"{result['mpjpe_mm']:.1f} mm"),

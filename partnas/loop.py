@@ -148,6 +148,8 @@ class Meter:
         figures = [f"{name.replace('_', ' ')} {row[name]:.3f}" for name in ("loss", "validation_loss") if name in row]
         if "mpjpe_mm" in row:
             figures.append(f"held-out MPJPE {row['mpjpe_mm']:.0f} mm")
+        if "mrpe_mm" in row:
+            figures.append(f"held-out MRPE {row['mrpe_mm']:.0f} mm")
         figures.append(f"{row['images_per_second']:.1f} images/s")
         self._bar.write(f"{self._title}: epoch {row['epoch']}/{epochs}: {', '.join(figures)}", file=sys.stderr)
 

@@ -13,6 +13,7 @@ from partnas.data.mpii import read_mpii
 from partnas.data.muco import read_muco
 from partnas.data.mupots import read_mupots
 from partnas.data.people import read_boxes, read_camera
+from partnas.data.root_dataset import RootDataset, k_values, roots_to_camera
 from partnas.data.sampler import EpochSampler
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "EpochSampler",
     "Frames",
     "PoseDataset",
+    "RootDataset",
     "camera_to_voxels",
     "check",
     "concatenated",
@@ -28,6 +30,7 @@ __all__ = [
     "embedded_root",
     "epoch_length",
     "expand_box",
+    "k_values",
     "mean_pose",
     "mirror_coordinates",
     "mixed",
@@ -40,5 +43,6 @@ __all__ = [
     "read_mpii",
     "read_muco",
     "read_mupots",
+    "roots_to_camera",
     "voxels_to_camera",
 ]

@@ -18,9 +18,10 @@ class PoseDataset(Dataset):
     """Crops and voxel targets of annotated people.
 
     ``dataset[index]`` or ``dataset[turn, index]`` gives ``image`` float32 ``(3, S, S)``, ``coordinates`` float32
-    ``(P, 3)`` in voxels, ``visible`` float32 ``(P,)``, ``has_depth`` float32 scalar and ``index`` int64. A part that is
-    outside the crop or, where the depth is known, outside the depth range is not visible; a coordinate that is not
-    known is 0. Augmentation depends on ``(seed, turn, index)`` alone.
+    ``(P, 3)`` in voxels, ``visible`` float32 ``(P,)``, ``has_depth`` float32 scalar, ``area`` float32 scalar, the pixels
+    of the image that the crop covers, and ``index`` int64. A part that is outside the crop or, where the depth is known,
+    outside the depth range is not visible; a coordinate that is not known is 0. Augmentation depends on ``(seed, turn,
+    index)`` alone.
 
     Args:
         source: The people.
@@ -88,6 +89,7 @@ class PoseDataset(Dataset):
             "coordinates": torch.from_numpy(np.nan_to_num(np.column_stack([xy, z]).astype(np.float32))),
             "visible": torch.from_numpy((visible & inside).astype(np.float32)),
             "has_depth": torch.tensor(float(source.has_depth[index])),
+            "area": torch.tensor(size**2 / abs(np.linalg.det(transform[:, :2])), dtype=torch.float32),
             "index": torch.tensor(index),
         }
 

@@ -15,11 +15,13 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
     """The people of each image.
 
     Two forms are read: an object ``{"name.jpg": [[xmin, ymin, width, height], …]}``, and the list that RootNet and
-    detectors write, ``[{"image_id": "name.jpg", "bbox": […], "root_cam": [X, Y, Z]?}]``.
+    detectors write, ``[{"image_id": "name.jpg", "bbox": […], "root_cam": [X, Y, Z]?}]``. Where an entry has a
+    ``file_name``, as those of ``partnas roots`` have, the last part of that is the image's name. An entry with
+    ``root_cam`` is RootNet's, and its box is extended already.
 
     Returns:
-        By image name a list of ``{"bbox": [xmin, ymin, width, height] in pixels, "root_depth": millimetres}``, the
-        depth only where it was given.
+        By image name a list of ``{"bbox": [xmin, ymin, width, height] in pixels}``, with ``"root_depth"``, in
+        millimetres, only where it was given.
 
     Raises:
         PartnasError: The file is missing, broken, or an entry of it is; the message names the image.
@@ -37,6 +39,7 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
         rows, found = content, {}
     else:
         raise PartnasError(f"{path}: is neither an object nor a list; see `partnas predict --help`")
+    rows = [_by_file_name(row) for row in rows]
     entries = read_entries(path, rows, Text())
     for name, bbox, root in zip(entries["image_id"], entries["bbox"], entries["root_cam"], strict=True):
         person = {"bbox": bbox.tolist()}
@@ -44,6 +47,12 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
             person["root_depth"] = float(root[2])
         found.setdefault(name.decode(), []).append(person)
     return found
+
+
+def _by_file_name(row: Any) -> Any:
+    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+        return row
+    return {**row, "image_id": Path(row["file_name"]).name}
 
 
 def read_camera(path: Path | str | None, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from partnas.nn.deconv_net import DeconvNet, PoseResNet50
 from partnas.nn.part_net import PartNet
+from partnas.nn.root_net import RootNet
 from partnas.nn.supernet import Supernet
 
-__all__ = ["DeconvNet", "PartNet", "PoseResNet50", "Supernet"]
+__all__ = ["DeconvNet", "PartNet", "PoseResNet50", "RootNet", "Supernet"]

@@ -15,23 +15,21 @@ from partnas.ops.maps import whole
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 
-DECONVOLUTION_CHANNELS = 256
-
 
 class DeconvolutionHead(nn.Sequential):
-    """As many 4x4 deconvolutions (256 channels, batch norm, ReLU) as the space has fusion cells, then a 1x1
-    convolution to heatmaps (Sun et al., integral regression)."""
+    """4x4 deconvolutions, each doubling the resolution, with batch norm and ReLU, then a 1x1 convolution to heatmaps
+    (Sun et al., integral regression)."""
 
-    def __init__(self, channels: int, space: SearchSpace):
+    def __init__(self, channels_in: int, count: int, channels_out: int, channels: int = 256):
         layers: list[nn.Module] = []
-        for _ in range(space.fusions):
+        for _ in range(count):
             layers += [
-                nn.ConvTranspose2d(channels, DECONVOLUTION_CHANNELS, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(DECONVOLUTION_CHANNELS),
+                nn.ConvTranspose2d(channels_in, channels, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
                 nn.ReLU(),
             ]
-            channels = DECONVOLUTION_CHANNELS
-        super().__init__(*layers, nn.Conv2d(channels, space.parts * space.depth, 1))
+            channels_in = channels
+        super().__init__(*layers, nn.Conv2d(channels_in, channels_out, 1))
 
 
 class PoseResNet50(nn.Module):
@@ -47,7 +45,7 @@ class PoseResNet50(nn.Module):
             raise PartnasError(f"reductions: {space.reductions}; a ResNet-50 has stride 32, set reductions to 5")
         self.space = space
         self.backbone = ResNet50()
-        self.head = DeconvolutionHead(self.backbone.output_channels, space)
+        self.head = DeconvolutionHead(self.backbone.output_channels, space.fusions, space.parts * space.depth)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, 3, S, S)`` normalised images to ``(B, parts, 3)`` voxels (x, y, z)."""
@@ -74,7 +72,7 @@ class DeconvNet(nn.Module):
             raise PartnasError("cells: a network of deconvolutions needs cells before them; take more than fusions")
         self.stem = Stem(stem_channels(space), searching=False)
         self.cells = derived_cells(layouts, genotype)
-        self.head = DeconvolutionHead(layouts[-1].output_channels, space)
+        self.head = DeconvolutionHead(layouts[-1].output_channels, space.fusions, space.parts * space.depth)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, 3, S, S)`` normalised images to ``(B, parts, 3)`` voxels (x, y, z)."""

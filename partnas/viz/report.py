@@ -181,6 +181,12 @@ def key_figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
         found.append((f"{evaluation['pa_mpjpe_mm']:.1f} mm", "PA-MPJPE, without scale"))
     if "pa_mpjpe_scaled_mm" in evaluation:
         found.append((f"{evaluation['pa_mpjpe_scaled_mm']:.1f} mm", "PA-MPJPE, with scale"))
+    if "mrpe_mm" in evaluation:
+        error, beside = evaluation["mrpe_mm"], evaluation.get("baselines_mrpe_mm", {})
+        found.append((f"{error['total']:.1f} mm", "MRPE, root position error"))
+        found.append((f"{error['z']:.1f} mm", "along the depth"))
+        names = {"mean_root": "MRPE of the mean training root", "box_area": "MRPE of the box's area alone"}
+        found += [(f"{beside[name]['total']:.1f} mm", text) for name, text in names.items() if name in beside]
     if "parameters" in evaluation:
         found.append((f"{evaluation['parameters'] / 1e6:.2f} M", "parameters"))
     if "exact" in evaluation.get("flops", {}):
@@ -264,11 +270,15 @@ def operation_names(count: int, configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def curve_drawings(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Loss and MPJPE over the epochs, for the search and for the training."""
+    """Loss and error over the epochs, for the search and for the training."""
     titles = {"search": "Search", "train": "Training"}
     charts = {
-        "loss": ("mean L1 (voxels)", {"loss": "training batches", "validation_loss": "validation batches (alphas)"}),
+        "loss": (
+            "mean L1 (voxels; of roots mm)",
+            {"loss": "training batches", "validation_loss": "validation batches (alphas)"},
+        ),
         "MPJPE": ("MPJPE (mm)", {"mpjpe_mm": "held-out frames"}),
+        "MRPE": ("MRPE (mm)", {"mrpe_mm": "held-out frames"}),
     }
     drawings = []
     for job, title in titles.items():

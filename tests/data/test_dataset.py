@@ -26,6 +26,7 @@ def test_sample_shapes_and_types(small_set):
         "coordinates": ((18, 3), torch.float32),
         "visible": ((18,), torch.float32),
         "has_depth": ((), torch.float32),
+        "area": ((), torch.float32),
         "index": ((), torch.int64),
     }
     assert sample["index"] == 1

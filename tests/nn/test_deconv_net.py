@@ -90,7 +90,9 @@ def test_the_baseline_has_stride_32():
 
 
 def test_the_head_has_a_deconvolution_for_each_fusion_cell():
-    head = DeconvolutionHead(12, SPACE)
+    head = DeconvNet(Genotype.random(SPACE), SPACE).head
+    assert len(head) == 3 * SPACE.fusions + 1
+    head = DeconvolutionHead(12, 2, 15)
     deconvolutions = [module for module in head if isinstance(module, nn.ConvTranspose2d)]
     assert [(d.in_channels, d.out_channels, d.kernel_size, d.stride) for d in deconvolutions] == [
         (12, 256, (4, 4), (2, 2)), (256, 256, (4, 4), (2, 2)),
