@@ -106,7 +106,7 @@ def training_and_monitor_sets(
     """:func:`training_set` without ``monitor_frames`` evenly spaced frames of the first 3D set, and those without
     augmentation.
 
-    ``make(source, **options)`` is what makes a data set of people; a set of poses where left out.
+    ``make(people, **options)`` makes a data set of people; one of poses where left out.
     """
     make = make or _pose_dataset_of(config)
     first, *others = (read(chosen, config.data, split) for chosen in config.data.in_order())

@@ -46,6 +46,7 @@ def evaluate_roots(
         "protocol": data.protocol,
         "flip_test": flip_test,
         "data": datasets.name_of(data),
+        "skipped": test.skipped,
         **flops.count(network, network.input_size),
     }
 

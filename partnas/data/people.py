@@ -36,9 +36,10 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
             rows += [{"image_id": name, "bbox": box} for box in boxes]
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in content}
     elif isinstance(content, list):
-        rows, found = [_named(row) for row in content], {}
+        rows, found = content, {}
     else:
         raise PartnasError(f"{path}: is neither an object nor a list; see `partnas predict --help`")
+    rows = [_by_file_name(row) for row in rows]
     entries = read_entries(path, rows, Text())
     for name, bbox, root in zip(entries["image_id"], entries["bbox"], entries["root_cam"], strict=True):
         person = {"bbox": bbox.tolist()}
@@ -48,8 +49,7 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _named(row: Any) -> Any:
-    """An entry with its image's name in the place of its number, where it gives the name."""
+def _by_file_name(row: Any) -> Any:
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         return row
     return {**row, "image_id": Path(row["file_name"]).name}
