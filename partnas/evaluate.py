@@ -13,6 +13,7 @@ from partnas.distributed import join
 from partnas.inference import predict_set
 from partnas.metrics import mpjpe, pose_report
 from partnas.networks import for_inference, load_pose_network
+from partnas.protocol_tables import human36m_table
 from partnas.run import write_atomically, write_json
 from partnas.skeleton import PARTS, ROOT
 
@@ -30,6 +31,9 @@ def evaluate(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate a run's network and write ``evaluation.json``, ``predictions.json`` and ``examples/`` under ``out``.
+
+    ``table5`` (protocol 1) or ``table6`` (protocol 2), as ``.md`` and ``.csv``, is the paper's table with this network
+    in a row of its own.
 
     The poses are compared in camera millimetres relative to the pelvis, back-projected at the root depth of the
     annotation. ``mean_pose_mpjpe_mm`` is what predicting the mean pose of the training subjects would give.
@@ -55,11 +59,13 @@ def evaluate(
     result |= {
         "part_groups": groups,
         "protocol": data.protocol,
+        "test_stride": data.test_stride,
         "flip_test": flip_test,
         "data": "embedded sample" if data.root is None else Path(data.root).name,
         **flops.count(network, space.input_size),
     }
     write_examples(out, dataset, predicted)
+    human36m_table(result, str(run)).write(out, "table5" if data.protocol == 1 else "table6")
     write_json(out / "evaluation.json", result)
     return result
 
