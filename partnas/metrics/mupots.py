@@ -69,7 +69,7 @@ def match(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Which prediction belongs to which annotated person of one frame.
 
     In the order of the annotations, each takes the unused prediction with the most of 13 joints within 40 pixels in x
-    and in y (the first of several); none where no joint is.
+    and in y (the first of several); none where no joint is. A predicted joint at exactly (0, 0) counts as not predicted.
 
     Args:
         truth: ``(G, 17, 2)`` pixels.
@@ -78,8 +78,9 @@ def match(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     Returns:
         ``(G,)`` places in ``predicted``, -1 for an unmatched person.
     """
-    distance = np.abs(truth[:, None, MATCHING_JOINTS] - predicted[None, :, MATCHING_JOINTS])  # [G, M, 13, 2]
-    scores = (distance < MATCHING_RADIUS).all(-1).sum(-1)  # [G, M]
+    truth, predicted = truth[:, MATCHING_JOINTS], predicted[:, MATCHING_JOINTS]
+    near = (np.abs(truth[:, None] - predicted[None]) < MATCHING_RADIUS).all(-1)  # [G, M, 13]
+    scores = (near & predicted.any(-1)).sum(-1)  # [G, M]
     matched = np.full(len(truth), -1)
     if not len(predicted):
         return matched

@@ -43,7 +43,8 @@ def slow_report(truth, predicted, relative, everybody):
                 for joint in range(2, 15):
                     dx = abs(truth.image[person][joint - 1][0] - predicted.image[other][joint - 1][0])
                     dy = abs(truth.image[person][joint - 1][1] - predicted.image[other][joint - 1][1])
-                    score += dx < 40 and dy < 40
+                    predicted_at_all = tuple(predicted.image[other][joint - 1]) != (0, 0)
+                    score += dx < 40 and dy < 40 and predicted_at_all
                 if other not in used and score > best_score:
                     best, best_score = other, score
             if best is None:
@@ -101,10 +102,12 @@ def test_agrees_with_the_slow_version():
             for person in range(RANDOM.integers(1, 4)):
                 frames.append(f"{sequence}_img_{frame:06d}")
                 truth.append(at(900 * person) + RANDOM.normal(0, 60, (17, 3)))
-                image.append(truth[-1][:, :2] / truth[-1][:, 2:] * 300 + 500)
+                image.append(truth[-1][:, :2] / truth[-1][:, 2:] * 300 + 30)
     kept = RANDOM.random(len(frames)) < 0.8
     predictions = [pose + RANDOM.normal(0, 70, (17, 3)) + RANDOM.normal(0, 60, 3) for pose in np.array(truth)[kept]]
     found = [points + RANDOM.normal(0, 15, (17, 2)) + RANDOM.normal(0, 20, 2) for points in np.array(image)[kept]]
+    for points in found:
+        points[RANDOM.random(17) < 0.3] = 0
     order = RANDOM.permutation(len(predictions))
     annotated = people(frames, truth, image)
     predicted = people(np.array(frames)[kept][order], np.array(predictions)[order], np.array(found)[order])
@@ -183,15 +186,17 @@ def test_forty_pixels_are_too_far_in_either_direction():
 
 
 def test_one_joint_is_enough_but_not_the_head_or_those_behind_the_fourteenth():
-    truth = np.zeros((1, 17, 2))
+    truth = np.ones((1, 17, 2))
     for joint in range(17):
         predicted = np.full((1, 17, 2), 100.0)
-        predicted[0, joint] = 0
+        predicted[0, joint] = [1, 0]
         assert match(truth, predicted).tolist() == [0 if 1 <= joint <= 13 else -1]
+        predicted[0, joint] = 0  # the evaluator's mark of a joint that was not predicted
+        assert match(truth, predicted).tolist() == [-1]
 
 
 def test_matching_is_greedy_in_the_order_of_the_annotations():
-    first, second = np.zeros((17, 2)), np.zeros((17, 2))
+    first, second = np.ones((17, 2)), np.ones((17, 2))
     second[:7] = 200
     # The first person takes the only prediction, which is the second person's to the pixel.
     assert match(np.array([first, second]), second[None]).tolist() == [0, -1]
