@@ -1,8 +1,9 @@
-"""Result files of MuPoTS-3D's evaluator: one array per image, in MATLAB's format (needs the extra ``mupots``)."""
+"""MuPoTS-3D's files in MATLAB's format: its annotations, and results for its evaluator (need the extra ``mupots``)."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from partnas.metrics.mupots import People
 
 FILE_2D = "preds_2d_kpt_mupots.mat"
 FILE_3D = "preds_3d_kpt_mupots.mat"
+
+
+ANNOTATIONS = "annot.mat"
 
 
 def frame_key(image_name: str) -> str:
@@ -70,17 +74,60 @@ def read_results(folder: Path) -> People:
     )
 
 
+def has_annotations(folder: Path) -> bool:
+    """Whether some sequence's folder below ``folder`` holds an ``annot.mat``."""
+    return any(folder.glob(f"TS*/{ANNOTATIONS}"))
+
+
+def read_annotations(folder: Path) -> People:
+    """The valid people of all ``TS*/annot.mat``, with ``univ_annot3``, which the evaluator compares with.
+
+    These are the annotated poses in the size of one universal skeleton.
+
+    Args:
+        folder: The data set's ``MultiPersonTestSet``.
+
+    Raises:
+        PartnasError: A file is damaged or lacks a field, or an array has another shape; scipy is missing.
+    """
+    frames, image, camera = [], [np.empty((0, 17, 2))], [np.empty((0, 17, 3))]
+    for path in sorted(folder.glob(f"TS*/{ANNOTATIONS}")):
+        cells = _load(path).get("annotations")
+        if cells is None or cells.dtype != object or cells.ndim != 2:
+            raise PartnasError(f"{path}: annotations is no cell array of frames and people; copy the file again")
+        for (frame, person), cell in np.ndenumerate(cells):
+            place = f"{path}: annotations{{{frame + 1},{person + 1}}}"
+            if _field(cell, "isValidFrame", (1, 1), place)[0, 0]:
+                frames.append(f"{path.parent.name}_img_{frame:06d}")
+                image.append(_field(cell, "annot2", (2, 17), place).T[None])
+                camera.append(_field(cell, "univ_annot3", (3, 17), place).T[None])
+    return People(np.array(frames, dtype=str), np.concatenate(image), np.concatenate(camera))
+
+
+def _field(cell: np.ndarray, name: str, shape: tuple[int, int], place: str) -> np.ndarray:
+    """One matrix of a person's structure, float64."""
+    if cell.dtype.names is None or name not in cell.dtype.names:
+        raise PartnasError(f"{place}: field {name} is missing; copy the file again")
+    value = cell[name].item() if cell.size == 1 else np.empty(0)
+    if value.shape != shape:
+        raise PartnasError(f"{place}: {name} has shape {value.shape}, not {shape}; copy the file again")
+    return value.astype(np.float64)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    io = _scipy_io()
+    try:
+        return io.loadmat(path, appendmat=False)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise PartnasError(f"{path}: cannot be read ({reason}); write it in MATLAB's format 5 to 7.2") from None
+
+
 def _read(path: Path, width: int) -> dict[str, np.ndarray]:
     """The arrays of one file by image; each ``(n, 17, width)`` float64."""
     if not path.is_file():
         raise PartnasError(f"{path}: no such file; name the folder that holds {FILE_2D} and {FILE_3D}")
-    io = _scipy_io()
-    try:
-        content = io.loadmat(path, appendmat=False)
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise PartnasError(f"{path}: cannot be read ({reason}); write it in MATLAB's format 5 to 7.2") from None
-    arrays = {name: value for name, value in content.items() if not name.startswith("__")}
+    arrays = {name: value for name, value in _load(path).items() if not name.startswith("__")}
     for frame, value in arrays.items():
         if not np.issubdtype(value.dtype, np.number) or np.iscomplexobj(value):
             raise PartnasError(f"{path}: {frame} holds {value.dtype}, not numbers; write (n, 17, {width}) coordinates")

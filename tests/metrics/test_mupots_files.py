@@ -6,7 +6,15 @@ import scipy.io
 
 from partnas.errors import PartnasError
 from partnas.metrics.mupots import People
-from partnas.metrics.mupots_files import FILE_2D, FILE_3D, frame_key, read_results, write_results
+from partnas.metrics.mupots_files import (
+    FILE_2D,
+    FILE_3D,
+    frame_key,
+    has_annotations,
+    read_annotations,
+    read_results,
+    write_results,
+)
 
 RANDOM = np.random.default_rng(0)
 
@@ -95,3 +103,55 @@ def test_without_scipy(monkeypatch, tmp_path):
     with pytest.raises(PartnasError, match=r"pip install 'partnas\[mupots\]'"):
         write_results(tmp_path / "new", some_people(), [])
     assert not (tmp_path / "new").exists()
+
+
+def write_annotations(folder, valid, **changed):
+    """``annot.mat`` of one sequence in the data set's own form; ``valid`` is (frames, people)."""
+    folder.mkdir(parents=True)
+    cells = np.empty(valid.shape, dtype=object)
+    poses = RANDOM.normal(size=(*valid.shape, 17, 5))
+    for place in np.ndindex(valid.shape):
+        image, camera = poses[place][:, :2].T, poses[place][:, 2:].T
+        cells[place] = {
+            "annot2": image, "annot3": 2 * camera, "univ_annot3": camera, "isValidFrame": float(valid[place]), **changed,
+        }  # fmt: skip
+    scipy.io.savemat(folder / "annot.mat", {"annotations": cells})
+    return poses
+
+
+def test_annotations_of_the_data_set(tmp_path):
+    valid = np.array([[True, True], [False, False], [False, True]])
+    second = write_annotations(tmp_path / "TS2", valid)
+    write_annotations(tmp_path / "TS1", np.array([[True]]))
+    people = read_annotations(tmp_path)
+    assert has_annotations(tmp_path)
+    assert people.frames.tolist() == ["TS1_img_000000", "TS2_img_000000", "TS2_img_000000", "TS2_img_000002"]
+    np.testing.assert_array_equal(people.image[1:], second[valid][..., :2])
+    np.testing.assert_array_equal(people.camera[1:], second[valid][..., 2:])
+    assert not has_annotations(tmp_path / "TS1")
+    assert len(read_annotations(tmp_path / "TS1")) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"annot2": np.zeros((2, 28))}, r"annotations\{1,1\}: annot2 has shape \(2, 28\), not \(2, 17\)"),
+        ({"isValidFrame": []}, r"annotations\{1,1\}: isValidFrame has shape"),
+    ],
+)
+def test_broken_annotations_are_one_line(tmp_path, changed, message):
+    write_annotations(tmp_path / "TS1", np.array([[True]]), **changed)
+    with pytest.raises(PartnasError, match=message):
+        read_annotations(tmp_path)
+
+
+def test_foreign_annotation_files_are_one_line(tmp_path):
+    (tmp_path / "TS1").mkdir()
+    for content, message in (
+        ({"annotations": np.zeros((2, 2))}, "annotations is no cell array"),
+        ({"other": 1.0}, "annotations is no cell array"),
+        ({"annotations": np.array([[{"annot2": 1.0}]], dtype=object)}, "field isValidFrame is missing"),
+    ):
+        scipy.io.savemat(tmp_path / "TS1" / "annot.mat", content)
+        with pytest.raises(PartnasError, match=message):
+            read_annotations(tmp_path)
