@@ -13,8 +13,6 @@ from partnas.metrics.mupots import People
 
 FILE_2D = "preds_2d_kpt_mupots.mat"
 FILE_3D = "preds_3d_kpt_mupots.mat"
-
-
 ANNOTATIONS = "annot.mat"
 
 
@@ -35,7 +33,7 @@ def write_results(folder: Path, people: People, frames: Iterable[str]) -> list[P
     Raises:
         PartnasError: scipy is not installed.
     """
-    io = _scipy_io()
+    io = scipy_io()
     places = people.by_frame()
     names = sorted({*places, *frames})
     nobody = np.empty(0, dtype=int)
@@ -72,6 +70,19 @@ def read_results(folder: Path) -> People:
         np.concatenate([*image.values(), np.empty((0, 17, 2))]),
         np.concatenate([*camera.values(), np.empty((0, 17, 3))]),
     )
+
+
+def scipy_io() -> ModuleType:
+    """The module that reads and writes MATLAB's files.
+
+    Raises:
+        PartnasError: scipy is not installed.
+    """
+    try:
+        import scipy.io
+    except ImportError:
+        raise PartnasError("scipy: not installed; pip install 'partnas[mupots]' for MATLAB's files") from None
+    return scipy.io
 
 
 def has_annotations(folder: Path) -> bool:
@@ -115,7 +126,7 @@ def _field(cell: np.ndarray, name: str, shape: tuple[int, int], place: str) -> n
 
 
 def _load(path: Path) -> dict[str, Any]:
-    io = _scipy_io()
+    io = scipy_io()
     try:
         return io.loadmat(path, appendmat=False)
     except Exception as error:
@@ -138,11 +149,3 @@ def _read(path: Path, width: int) -> dict[str, np.ndarray]:
         else:
             arrays[frame] = value.astype(np.float64)
     return arrays
-
-
-def _scipy_io() -> ModuleType:
-    try:
-        import scipy.io
-    except ImportError:
-        raise PartnasError("scipy: not installed; pip install 'partnas[mupots]' for MATLAB's files") from None
-    return scipy.io
