@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from partnas.config import DataConfig, JobConfig
-from partnas.data import SPLITS, Human36M, PoseDataset, embedded_root
+from partnas.data import SPLITS, Frames, PoseDataset, embedded_root, read_human36m
 from partnas.errors import PartnasError
 from partnas.space import SearchSpace
 
@@ -22,13 +22,13 @@ def root_of(data: DataConfig) -> Path:
     return root
 
 
-def frames(data: DataConfig, split: str) -> Human36M:
+def frames(data: DataConfig, split: str) -> Frames:
     """The annotated frames of a split, subsampled as the protocol says."""
     stride = data.test_stride if split == TEST else data.train_stride
-    return Human36M(root_of(data), SPLITS[data.protocol][split], stride=stride)
+    return read_human36m(root_of(data), SPLITS[data.protocol][split], stride=stride)
 
 
-def as_dataset(source: Human36M, space: SearchSpace, data: DataConfig, **options) -> PoseDataset:
+def as_dataset(source: Frames, space: SearchSpace, data: DataConfig, **options) -> PoseDataset:
     return PoseDataset(source, space.input_size, space.heatmap_size, space.depth, cache=data.cache, **options)
 
 
@@ -55,7 +55,7 @@ def spread(config: JobConfig, split: str, count: int) -> PoseDataset:
     return as_dataset(source.subset(_evenly_spaced(len(source), count)), config.space(), config.data)
 
 
-def _augmented(config: JobConfig, source: Human36M) -> PoseDataset:
+def _augmented(config: JobConfig, source: Frames) -> PoseDataset:
     return as_dataset(source, config.space(), config.data, augmentation=config.augmentation, seed=config.seed)
 
 

@@ -15,7 +15,6 @@ from partnas.metrics import mpjpe, pose_report
 from partnas.networks import for_inference, load_pose_network
 from partnas.protocol_tables import human36m_table
 from partnas.run import write_atomically, write_json
-from partnas.skeleton import PARTS, ROOT
 
 EXAMPLES = 12
 EXAMPLE_SIDE = 256
@@ -52,12 +51,12 @@ def evaluate(
     title = "evaluate" if progress else None
     predicted = predict_set(for_inference(network), dataset, batch_size, world.device, flip_test, data.workers, title)
     target = dataset.source.joints_camera
-    groups = [[PARTS[part] for part in group] for group in space.part_groups()]
-    result = pose_report(
-        predicted, target, dataset.source.action, groups=space.part_groups(), mean_pose=mean_pose(training)
-    )
+    skeleton = dataset.source.skeleton
+    groups = space.part_groups()
+    result = pose_report(predicted, target, dataset.source.action, groups, mean_pose(training), skeleton)
     result |= {
-        "part_groups": groups,
+        "skeleton": skeleton.name,
+        "part_groups": [[skeleton.parts[part] for part in group] for group in groups],
         "protocol": data.protocol,
         "test_stride": data.test_stride,
         "flip_test": flip_test,
@@ -72,7 +71,7 @@ def evaluate(
 
 def write_examples(out: Path, dataset: PoseDataset, predicted: np.ndarray) -> None:
     """Write the crops and poses of evenly spaced frames for the report."""
-    source = dataset.source
+    source, skeleton = dataset.source, dataset.source.skeleton
     chosen = np.unique(np.linspace(0, len(source) - 1, EXAMPLES).round().astype(int))
     examples = []
     for place, frame in enumerate(chosen):
@@ -90,9 +89,9 @@ def write_examples(out: Path, dataset: PoseDataset, predicted: np.ndarray) -> No
                 "action": str(source.action[frame]),
                 "joints_image": ((projected - box[:2]) * to_crop).round(2).tolist(),
                 "target_image": ((source.joints_image[frame] - box[:2]) * to_crop).round(2).tolist(),
-                "predicted_mm": (predicted[frame] - predicted[frame][ROOT]).round(2).tolist(),
-                "target_mm": (target - target[ROOT]).round(2).tolist(),
-                "mpjpe_mm": round(float(mpjpe(predicted[frame][None], target[None])), 2),
+                "predicted_mm": (predicted[frame] - predicted[frame][skeleton.root]).round(2).tolist(),
+                "target_mm": (target - target[skeleton.root]).round(2).tolist(),
+                "mpjpe_mm": round(float(mpjpe(predicted[frame][None], target[None], skeleton)), 2),
             }
         )
     write_json(out / "predictions.json", examples)

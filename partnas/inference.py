@@ -17,7 +17,7 @@ def predict_voxels(network: torch.nn.Module, images: torch.Tensor, flip_test: bo
     if not flip_test:
         return predicted
     mirrored = network(images.flip(3).contiguous(memory_format=torch.channels_last))
-    return (predicted + mirror_coordinates(mirrored, heatmap_size)) / 2
+    return (predicted + mirror_coordinates(mirrored, heatmap_size, network.space.body)) / 2
 
 
 def predict_set(
@@ -46,4 +46,5 @@ def predict_set(
 
 def mpjpe_of(network: torch.nn.Module, dataset: PoseDataset, batch_size: int, device: torch.device) -> float:
     """MPJPE in millimetres of a network over a set."""
-    return float(mpjpe(predict_set(network, dataset, batch_size, device), dataset.source.joints_camera))
+    predicted = predict_set(network, dataset, batch_size, device)
+    return mpjpe(predicted, dataset.source.joints_camera, dataset.source.skeleton)

@@ -14,7 +14,7 @@ from partnas.evaluate import project, write_jpeg
 from partnas.inference import predict_voxels
 from partnas.networks import for_inference, load_pose_network
 from partnas.run import write_atomically, write_json
-from partnas.skeleton import PARTS, ROOT
+from partnas.skeleton import Skeleton
 from partnas.viz.overlay import draw_pose
 from partnas.viz.pose3d import write_html
 
@@ -63,6 +63,7 @@ def predict(
         raise PartnasError(f"{boxes}: names {sorted(unknown)[0]!r}, which is not among the images; mend the name")
     world = join(device)
     network = for_inference(load_pose_network(run)).to(world.device)
+    skeleton = network.space.body
     records, pictures = [], []
     for file in tqdm(files, desc="predict", unit="image", disable=None if progress else True):
         image = read_image(file)
@@ -78,13 +79,14 @@ def predict(
     result = {
         "format": "partnas.predictions",
         "version": 1,
-        "parts": list(PARTS),
+        "skeleton": skeleton.name,
+        "parts": list(skeleton.parts),
         "units": {"joints_camera": "millimetres", "joints_image": "pixels"},
         "axes": "camera: x to the right of the image, y down, z away from the camera; origin at the camera",
         "images": records,
     }
     for record, (file, image) in zip(records, pictures, strict=True):
-        write_pictures(Path(out), file, image, record["people"])
+        write_pictures(Path(out), file, image, record["people"], skeleton)
     write_json(Path(out) / "predictions.json", result)
     return result
 
@@ -113,25 +115,25 @@ def predict_person(
         voxels, box[None], focal[None], principal[None], np.array([depth]), space.heatmap_size, space.depth
     )[0]
     pixels = project(joints, focal, principal)
+    parts = space.body.parts
     return {
         "bbox": [float(v) for v in person["bbox"]],
         "root_depth_mm": round(depth, 2),
         "root_depth_from": "boxes file" if given_depth else "box area",
-        "joints_camera": {name: [round(float(v), 2) for v in joint] for name, joint in zip(PARTS, joints, strict=True)},
-        "joints_image": {name: [round(float(v), 2) for v in joint] for name, joint in zip(PARTS, pixels, strict=True)},
+        "joints_camera": {name: [round(float(v), 2) for v in joint] for name, joint in zip(parts, joints, strict=True)},
+        "joints_image": {name: [round(float(v), 2) for v in joint] for name, joint in zip(parts, pixels, strict=True)},
     }
 
 
-def write_pictures(out: Path, file: Path, image: np.ndarray, people: list[dict[str, Any]]) -> None:
+def write_pictures(out: Path, file: Path, image: np.ndarray, people: list[dict[str, Any]], skeleton: Skeleton) -> None:
     """The overlay of everybody in an image, and one rotatable 3D page."""
     overlay = image
     poses = []
     for place, person in enumerate(people):
         joints = np.array(list(person["joints_camera"].values()))
-        overlay = draw_pose(overlay, np.array(list(person["joints_image"].values())))
-        poses.append(
-            {"name": f"person {place + 1}", "joints_camera": joints - joints[ROOT] if len(people) == 1 else joints}
-        )
+        overlay = draw_pose(overlay, np.array(list(person["joints_image"].values())), skeleton=skeleton)
+        shown = joints - joints[skeleton.root] if len(people) == 1 else joints
+        poses.append({"name": f"person {place + 1}", "joints_camera": shown})
     write_atomically(out / f"{file.stem}_overlay.jpg", lambda path: write_jpeg(path, overlay))
     if poses:
-        write_html(out / f"{file.stem}_3d.html", poses, image=overlay, title=file.name)
+        write_html(out / f"{file.stem}_3d.html", poses, overlay, file.name, skeleton)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from partnas.skeleton import PARTS
+from partnas.skeleton import HUMAN36M
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def test_evaluation_json_holds_the_promised_fields(evaluated):
     for field in ("mpjpe_mm", "pa_mpjpe_mm", "pa_mpjpe_scaled_mm", "mean_pose_mpjpe_mm"):
         assert np.isfinite(stored[field]), field
     assert stored["pa_mpjpe_scaled_mm"] <= stored["pa_mpjpe_mm"] <= stored["mpjpe_mm"]
-    assert set(stored["per_part_mm"]) == set(PARTS) - {"Thorax"}
+    assert set(stored["per_part_mm"]) == set(HUMAN36M.parts) - {"Thorax"}
     assert stored["per_part_mm"]["Pelvis"] == 0
     assert np.mean(list(stored["per_part_mm"].values())) == pytest.approx(stored["mpjpe_mm"], rel=1e-6)
     assert set(stored["per_action_mm"]) == {"dance_b", "run", "spinkick"}

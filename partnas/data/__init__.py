@@ -4,7 +4,8 @@ from partnas.data.augmentation import Augmentation, mirror_coordinates
 from partnas.data.check import check
 from partnas.data.crop import camera_to_voxels, crop_image, expand_box, voxels_to_camera
 from partnas.data.dataset import PoseDataset, embedded_root, mean_pose
-from partnas.data.human36m import SPLITS, Human36M
+from partnas.data.frames import Frames, concatenated
+from partnas.data.human36m import SPLITS, read_human36m
 from partnas.data.images import normalise, read_image
 from partnas.data.people import read_boxes, read_camera
 from partnas.data.sampler import EpochSampler
@@ -13,10 +14,11 @@ __all__ = [
     "SPLITS",
     "Augmentation",
     "EpochSampler",
-    "Human36M",
+    "Frames",
     "PoseDataset",
     "camera_to_voxels",
     "check",
+    "concatenated",
     "crop_image",
     "embedded_root",
     "expand_box",
@@ -25,6 +27,7 @@ __all__ = [
     "normalise",
     "read_boxes",
     "read_camera",
+    "read_human36m",
     "read_image",
     "voxels_to_camera",
 ]

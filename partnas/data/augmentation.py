@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from partnas.errors import PartnasError
-from partnas.skeleton import mirrored_parts
+from partnas.skeleton import HUMAN36M, Skeleton
 
 
 class Drawn(NamedTuple):
@@ -112,8 +112,8 @@ def paste(image: np.ndarray, colours: np.ndarray, opacity: np.ndarray, centre: n
     image[y0:y1, x0:x1] = blended.round().astype(np.uint8)
 
 
-def mirror_coordinates(xyz: torch.Tensor, heatmap_size: int) -> torch.Tensor:
-    """Voxel coordinates ``(B, 18, 3)`` as seen in the mirrored crop: x' = W − x, left and right parts swapped."""
-    mirrored = xyz[:, mirrored_parts()].clone()
+def mirror_coordinates(xyz: torch.Tensor, heatmap_size: int, skeleton: Skeleton = HUMAN36M) -> torch.Tensor:
+    """Voxel coordinates ``(B, P, 3)`` as seen in the mirrored crop: x' = W − x, left and right parts swapped."""
+    mirrored = xyz[:, skeleton.mirrored()].clone()
     mirrored[..., 0] = heatmap_size - mirrored[..., 0]
     return mirrored

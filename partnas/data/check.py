@@ -6,7 +6,8 @@ import numpy as np
 from tqdm import tqdm
 
 from partnas.data.crop import expand_box
-from partnas.data.human36m import Human36M, subjects_in
+from partnas.data.frames import Frames
+from partnas.data.human36m import read_human36m, subjects_in
 from partnas.data.images import read_image
 from partnas.errors import PartnasError
 
@@ -26,7 +27,7 @@ def check(root: Path | str, progress: bool = True) -> list[str]:
     problems = []
     for subject in subjects:
         try:
-            source = Human36M(root, [subject])
+            source = read_human36m(root, [subject])
         except PartnasError as error:
             problems.append(str(error))
             continue
@@ -38,7 +39,7 @@ def check(root: Path | str, progress: bool = True) -> list[str]:
     return problems
 
 
-def _check_frame(source: Human36M, index: int) -> str:
+def _check_frame(source: Frames, index: int) -> str:
     path, size = source.image_paths[index], source.image_sizes[index]
     try:
         height, width = read_image(path).shape[:2]

@@ -1,4 +1,4 @@
-"""Annotated frames as tensors for training and evaluation."""
+"""Annotated people as tensors for training and evaluation."""
 
 from pathlib import Path
 
@@ -9,21 +9,21 @@ from torch.utils.data import Dataset
 
 from partnas.data.augmentation import Augmentation
 from partnas.data.crop import apply_transform, crop_transform, depth_to_voxels, expand_boxes, voxels_to_camera, warp
-from partnas.data.human36m import Human36M
+from partnas.data.frames import Frames
 from partnas.data.images import normalise, read_image
 from partnas.errors import PartnasError
-from partnas.skeleton import ROOT, mirrored_parts
 
 
 class PoseDataset(Dataset):
-    """Crops and voxel targets of annotated frames.
+    """Crops and voxel targets of annotated people.
 
     ``dataset[index]`` or ``dataset[epoch, index]`` gives ``image`` float32 ``(3, S, S)``, ``coordinates`` float32
-    ``(18, 3)`` in voxels, ``visible`` float32 ``(18,)``, ``has_depth`` float32 scalar and ``index`` int64. A part that
-    is outside the crop or the depth range is not visible. Augmentation depends on ``(seed, epoch, index)`` alone.
+    ``(P, 3)`` in voxels, ``visible`` float32 ``(P,)``, ``has_depth`` float32 scalar and ``index`` int64. A part that is
+    outside the crop or, where the depth is known, outside the depth range is not visible; a coordinate that is not
+    known is 0. Augmentation depends on ``(seed, epoch, index)`` alone.
 
     Args:
-        source: The frames.
+        source: The people.
         input_size: Side S of the crop in pixels.
         heatmap_size: Voxels across the crop.
         depth: Voxels along z.
@@ -34,7 +34,7 @@ class PoseDataset(Dataset):
 
     def __init__(
         self,
-        source: Human36M,
+        source: Frames,
         input_size: int,
         heatmap_size: int,
         depth: int,
@@ -45,7 +45,8 @@ class PoseDataset(Dataset):
         self.source = source
         self.input_size, self.heatmap_size, self.depth = input_size, heatmap_size, depth
         self.augmentation, self.seed = augmentation, seed
-        self.boxes = expand_boxes(source.bboxes, source.image_sizes)
+        extended = expand_boxes(source.bboxes, source.image_sizes)
+        self.boxes = np.where(source.boxes_are_extended[:, None], source.bboxes, extended)
         self._cached: dict[int, np.ndarray] | None = {} if cache else None
 
     def __len__(self) -> int:
@@ -57,8 +58,8 @@ class PoseDataset(Dataset):
             raise IndexError(index)
         source, size = self.source, self.input_size
         image = self._image(index)
-        joints = source.joints_image[index]  # [18, 2]
-        relative_depth = source.joints_camera[index, :, 2] - source.joints_camera[index, ROOT, 2]
+        joints = source.joints_image[index]  # [P, 2]
+        relative_depth = source.joints_camera[index, :, 2] - source.joints_camera[index, source.skeleton.root, 2]
         visible = source.visible[index]
         if self.augmentation is None:
             transform = crop_transform(self.boxes[index], size)
@@ -70,28 +71,29 @@ class PoseDataset(Dataset):
             crop = self.augmentation.occlude(warp(image, transform, size), random)
             crop = np.clip(crop * drawn.colour.astype(np.float32), 0, 255)
             if drawn.flip:
-                swap = mirrored_parts()
+                swap = source.skeleton.mirrored()
                 joints, relative_depth, visible = joints[swap], relative_depth[swap], visible[swap]
-        xy = apply_transform(transform, joints) / size * self.heatmap_size  # [18, 2]
-        z = depth_to_voxels(relative_depth, self.depth)  # [18]
-        inside = (xy >= 0).all(1) & (xy < self.heatmap_size).all(1) & (z >= 0) & (z < self.depth)
+        xy = apply_transform(transform, joints) / size * self.heatmap_size  # [P, 2]
+        z = depth_to_voxels(relative_depth, self.depth)  # [P]
+        inside = (xy >= 0).all(1) & (xy < self.heatmap_size).all(1)
+        if source.has_depth[index]:
+            inside &= (z >= 0) & (z < self.depth)
         return {
             "image": torch.from_numpy(normalise(crop)),
-            "coordinates": torch.from_numpy(np.column_stack([xy, z]).astype(np.float32)),
+            "coordinates": torch.from_numpy(np.nan_to_num(np.column_stack([xy, z]).astype(np.float32))),
             "visible": torch.from_numpy((visible & inside).astype(np.float32)),
-            "has_depth": torch.tensor(1.0),
+            "has_depth": torch.tensor(float(source.has_depth[index])),
             "index": torch.tensor(index),
         }
 
     def to_camera(self, xyz: np.ndarray) -> np.ndarray:
-        """Camera millimetres ``(N, 18, 3)`` of predictions ``(N, 18, 3)`` in voxels for all frames, without augmentation.
+        """Camera millimetres ``(N, P, 3)`` of predictions ``(N, P, 3)`` in voxels for all people, without augmentation.
 
-        The pelvis's depth is the annotation's.
+        The pelvis's depth is ``source.root_depth``; NaN where that is not known.
         """
         source = self.source
-        root_depth = source.joints_camera[:, ROOT, 2]
         return voxels_to_camera(
-            xyz, self.boxes, source.focal, source.principal, root_depth, self.heatmap_size, self.depth
+            xyz, self.boxes, source.focal, source.principal, source.root_depth, self.heatmap_size, self.depth
         )
 
     def _image(self, index: int) -> np.ndarray:
@@ -102,9 +104,10 @@ class PoseDataset(Dataset):
         return self._cached[index]
 
 
-def mean_pose(source: Human36M) -> np.ndarray:
-    """The mean root-relative pose ``(18, 3)`` of a set, in camera millimetres."""
-    return (source.joints_camera - source.joints_camera[:, [ROOT]]).mean(0)
+def mean_pose(source: Frames) -> np.ndarray:
+    """The mean root-relative pose ``(P, 3)`` of a set, in camera millimetres, over the people with depth."""
+    joints = source.joints_camera[source.has_depth]
+    return (joints - joints[:, [source.skeleton.root]]).mean(0)
 
 
 def embedded_root() -> Path:

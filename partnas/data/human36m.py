@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from partnas.data.crop import expand_boxes
+from partnas.data.frames import Frames, concatenated
 from partnas.data.records import Records, entry, numbers, read_json, require_unique
 from partnas.errors import PartnasError
-from partnas.skeleton import PARTS
+from partnas.skeleton import HUMAN36M
 
 SPLITS: dict[int, dict[str, tuple[int, ...]]] = {
     1: {
@@ -31,29 +30,17 @@ SPLITS: dict[int, dict[str, tuple[int, ...]]] = {
 """Subjects of each split, by protocol (section 4.1 of the paper)."""
 
 JOINTS_ON_DISK = 17
-LEFT_SHOULDER, RIGHT_SHOULDER = PARTS.index("L_Shoulder"), PARTS.index("R_Shoulder")
+LEFT_SHOULDER, RIGHT_SHOULDER = HUMAN36M.parts.index("L_Shoulder"), HUMAN36M.parts.index("R_Shoulder")
 
 log = logging.getLogger(__name__)
 
 
-class Human36M:
-    """The annotated frames of some subjects, as arrays over N frames.
+def read_human36m(root: Path | str, subjects: Sequence[int], stride: int = 1) -> Frames:
+    """The annotated frames of some subjects.
 
     Frames whose box has no area (less than a pixel of it inside the image) are left out, as the public baseline does;
-    they are counted in ``skipped`` and told in one logged warning.
-
-    Attributes:
-        image_names: ``(N,)`` UTF-8 bytes below ``root/images``; see :meth:`image_path`.
-        image_sizes: ``(N, 2)`` width and height in pixels, int32.
-        bboxes: ``(N, 4)`` ``[xmin, ymin, width, height]`` in pixels, float64.
-        joints_camera: ``(N, 18, 3)`` millimetres in camera axes (x right, y down, z away), float32.
-        joints_image: ``(N, 18, 2)`` pixels, float32.
-        visible: ``(N, 18)`` bool; Thorax is visible where both shoulders are.
-        focal, principal: ``(N, 2)`` pixels, float64.
-        subject: ``(N,)`` int64.
-        action: ``(N,)`` names.
-        ids: ``(N,)`` annotation ids, int64.
-        skipped: One line for each frame that was left out.
+    they are listed in ``skipped`` and told in one logged warning. Thorax is the middle of the shoulders in world
+    space, and visible where both are.
 
     Args:
         root: Folder that holds ``images`` and ``annotations``.
@@ -65,67 +52,21 @@ class Human36M:
             lies behind its camera, a camera without focal length, a box outside its image, an id that stands twice, or
             nothing left to read. The message names file, id and field.
     """
-
-    def __init__(self, root: Path | str, subjects: Sequence[int], stride: int = 1):
-        self.root = Path(root)
-        if stride < 1:
-            raise PartnasError(f"stride: {stride} is not positive; 1 keeps every frame")
-        read = [_read_subject(self.root, subject, stride) for subject in subjects]
-        self.skipped: list[str] = [line for _, skipped in read for line in skipped]
-        parts = [columns for columns, _ in read]
-        if not sum(len(part["ids"]) for part in parts):
-            raise PartnasError(
-                f"{self.root}: no usable frame of subjects {list(subjects)} has frame_idx % {stride} == 0; "
-                "name other subjects or a smaller stride"
-            )
-        self.image_names: np.ndarray = np.concatenate([part["image_names"] for part in parts])
-        self.image_sizes: np.ndarray = np.concatenate([part["image_sizes"] for part in parts])
-        self.bboxes: np.ndarray = np.concatenate([part["bboxes"] for part in parts])
-        self.joints_camera: np.ndarray = np.concatenate([part["joints_camera"] for part in parts])
-        self.joints_image: np.ndarray = np.concatenate([part["joints_image"] for part in parts])
-        self.visible: np.ndarray = np.concatenate([part["visible"] for part in parts])
-        self.focal: np.ndarray = np.concatenate([part["focal"] for part in parts])
-        self.principal: np.ndarray = np.concatenate([part["principal"] for part in parts])
-        self.subject: np.ndarray = np.concatenate([part["subject"] for part in parts])
-        self.action: np.ndarray = np.concatenate([part["action"] for part in parts])
-        self.ids: np.ndarray = np.concatenate([part["ids"] for part in parts])
-        require_unique(self.root / "annotations", self.ids, "annotation id")
-        if self.skipped:
-            total = len(self.skipped) + len(self)
-            log.warning("%d of %d frames are left out; the first: %s", len(self.skipped), total, self.skipped[0])
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def image_path(self, index: int) -> str:
-        """The image file of a frame."""
-        return str(self.root / "images" / self.image_names[index].decode())
-
-    @property
-    def image_paths(self) -> "ImagePaths":
-        """The image files of all frames, made one at a time as they are asked for."""
-        return ImagePaths(self)
-
-    def subset(self, indices: np.ndarray | Sequence[int]) -> "Human36M":
-        """The frames at ``indices``, in that order."""
-        chosen = copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray):
-                setattr(chosen, name, value[indices])
-        return chosen
-
-
-@dataclass(frozen=True)
-class ImagePaths(Sequence[str]):
-    """A view of a set's image files: a million full paths would take half a gigabyte."""
-
-    source: Human36M
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> str:
-        return self.source.image_path(index)
+    root = Path(root)
+    if stride < 1:
+        raise PartnasError(f"stride: {stride} is not positive; 1 keeps every frame")
+    frames = [_read_subject(root, subject, stride) for subject in subjects]
+    if not sum(map(len, frames)):
+        raise PartnasError(
+            f"{root}: no usable frame of subjects {list(subjects)} has frame_idx % {stride} == 0; "
+            "name other subjects or a smaller stride"
+        )
+    joined = concatenated(frames)
+    require_unique(root / "annotations", joined.ids, "annotation id")
+    if joined.skipped:
+        total = len(joined.skipped) + len(joined)
+        log.warning("%d of %d frames are left out; the first: %s", len(joined.skipped), total, joined.skipped[0])
+    return joined
 
 
 def subjects_in(root: Path) -> list[int]:
@@ -135,8 +76,7 @@ def subjects_in(root: Path) -> list[int]:
     return sorted(int(number) for number in numbered if number.isdecimal())
 
 
-def _read_subject(root: Path, subject: int, stride: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Columns over the subject's frames, and one line for each frame that was left out."""
+def _read_subject(root: Path, subject: int, stride: int) -> Frames:
     data_path, camera_path, joint_path = (
         root / "annotations" / f"Human36M_subject{subject}_{kind}.json" for kind in ("data", "camera", "joint_3d")
     )
@@ -159,20 +99,26 @@ def _read_subject(root: Path, subject: int, stride: int) -> tuple[dict[str, np.n
         where = annotations.named(behind[0])
         raise PartnasError(f"{data_path}: {where}: a joint lies behind its camera; mend its camera or its joints")
     visible = annotations.numbers("keypoints_vis", (JOINTS_ON_DISK,)) > 0
-    columns = {
-        "image_names": np.array([name.encode() for name in images.strings("file_name")], dtype=np.bytes_),
-        "image_sizes": sizes.astype(np.int32),
-        "bboxes": bboxes,
-        "joints_camera": camera.astype(np.float32),
-        "joints_image": (camera[..., :2] / camera[..., 2:] * focal[:, None] + principal[:, None]).astype(np.float32),
-        "visible": np.column_stack([visible, visible[:, LEFT_SHOULDER] & visible[:, RIGHT_SHOULDER]]),
-        "focal": focal,
-        "principal": principal,
-        "subject": np.full(len(annotations), subject),
-        "action": np.array(images.strings("action_name"), dtype=np.str_),
-        "ids": annotations.integers("id"),
-    }
-    return columns, skipped
+    return Frames(
+        name=HUMAN36M.name,
+        skeleton=HUMAN36M,
+        root=root / "images",
+        image_names=np.array([name.encode() for name in images.strings("file_name")], dtype=np.bytes_),
+        image_sizes=sizes.astype(np.int32),
+        bboxes=bboxes,
+        joints_camera=camera.astype(np.float32),
+        joints_image=(camera[..., :2] / camera[..., 2:] * focal[:, None] + principal[:, None]).astype(np.float32),
+        visible=np.column_stack([visible, visible[:, LEFT_SHOULDER] & visible[:, RIGHT_SHOULDER]]),
+        has_depth=np.ones(len(annotations), bool),
+        focal=focal,
+        principal=principal,
+        root_depth=camera[:, HUMAN36M.root, 2],
+        boxes_are_extended=np.zeros(len(annotations), bool),
+        ids=annotations.integers("id"),
+        image_ids=annotations.integers("image_id"),
+        action=np.array(images.strings("action_name"), dtype=np.str_),
+        skipped=skipped,
+    )
 
 
 def _frames(path: Path, stride: int) -> tuple[Records, Records]:

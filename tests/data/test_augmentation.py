@@ -5,7 +5,7 @@ import torch
 from partnas.data import Augmentation, mirror_coordinates
 from partnas.data.augmentation import drawn_object, paste
 from partnas.errors import PartnasError
-from partnas.skeleton import FLIP_PAIRS
+from partnas.skeleton import HUMAN36M, MUCO
 
 
 def test_drawn_values_have_the_stated_range_and_frequency():
@@ -46,13 +46,14 @@ def test_paste_stays_inside(centre):
     assert set(np.unique(image)) <= {0, 200}
 
 
-def test_mirroring_twice_is_nothing_and_swaps_sides():
-    xyz = torch.rand(2, 18, 3) * 16
-    once = mirror_coordinates(xyz, 16)
-    left, right = FLIP_PAIRS[0]
+@pytest.mark.parametrize("skeleton", [HUMAN36M, MUCO])
+def test_mirroring_twice_is_nothing_and_swaps_sides(skeleton):
+    xyz = torch.rand(2, len(skeleton.parts), 3) * 16
+    once = mirror_coordinates(xyz, 16, skeleton)
+    left, right = skeleton.flip_pairs[0]
     torch.testing.assert_close(once[:, left, 1:], xyz[:, right, 1:])
     torch.testing.assert_close(once[:, left, 0], 16 - xyz[:, right, 0])
-    torch.testing.assert_close(mirror_coordinates(once, 16), xyz)
+    torch.testing.assert_close(mirror_coordinates(once, 16, skeleton), xyz)
 
 
 @pytest.mark.parametrize(

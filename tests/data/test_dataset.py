@@ -4,7 +4,7 @@ import torch
 from small_set import write_set
 from torch.utils.data import DataLoader
 
-from partnas.data import Augmentation, EpochSampler, Human36M, PoseDataset, mean_pose, mirror_coordinates
+from partnas.data import Augmentation, EpochSampler, PoseDataset, mean_pose, mirror_coordinates, read_human36m
 from partnas.data.images import MEAN, STD, normalise, read_image
 from partnas.errors import PartnasError
 
@@ -14,13 +14,13 @@ def make(source, **options):
 
 
 def test_targets_go_back_to_the_camera(small_set):
-    dataset = make(Human36M(small_set, [1, 5]))
+    dataset = make(read_human36m(small_set, [1, 5]))
     voxels = np.stack([dataset[i]["coordinates"].numpy() for i in range(len(dataset))])
     np.testing.assert_allclose(dataset.to_camera(voxels), dataset.source.joints_camera, atol=0.01)
 
 
 def test_sample_shapes_and_types(small_set):
-    sample = make(Human36M(small_set, [1]))[1]
+    sample = make(read_human36m(small_set, [1]))[1]
     assert {name: (tuple(v.shape), v.dtype) for name, v in sample.items()} == {
         "image": ((3, 32, 32), torch.float32),
         "coordinates": ((18, 3), torch.float32),
@@ -37,14 +37,14 @@ def test_parts_outside_the_crop_or_the_depth_range_are_invisible(tmp_path):
         joints["2"]["1"]["0"][2] = [0, 0, joints["2"]["1"]["0"][0][2] + 1500]
         data["annotations"][0]["keypoints_vis"][3] = False
 
-    dataset = make(Human36M(write_set(tmp_path / "set", change=spread), [1]))
+    dataset = make(read_human36m(write_set(tmp_path / "set", change=spread), [1]))
     visible = dataset[0]["visible"]
     assert visible[[1, 2, 3]].tolist() == [0, 0, 0]
     assert visible[0] == 1
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(small_set):
-    source = Human36M(small_set, [1])
+    source = read_human36m(small_set, [1])
     first, again, other = (make(source, augmentation=Augmentation(), seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first[2, 1]["image"], again[2, 1]["image"])
     assert not torch.equal(first[2, 1]["image"], first[3, 1]["image"])
@@ -57,14 +57,14 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(small_set):
 
 def test_a_mirrored_sample_is_the_mirror_of_the_sample(small_set):
     still = Augmentation(rotation=0, scale=0, colour=0, flip_probability=1, occlusion_probability=0)
-    source = Human36M(small_set, [1])
+    source = read_human36m(small_set, [1])
     plain, mirrored = make(source)[0], make(source, augmentation=still)[0]
     torch.testing.assert_close(mirror_coordinates(plain["coordinates"][None], 8)[0], mirrored["coordinates"])
     assert (plain["image"].flip(2) - mirrored["image"]).abs().max() < 0.03
 
 
 def test_cache_gives_the_same_samples(small_set):
-    source = Human36M(small_set, [1])
+    source = read_human36m(small_set, [1])
     cached, plain = make(source, cache=True), make(source)
     for _ in range(2):
         assert torch.equal(cached[1]["image"], plain[1]["image"])
@@ -75,11 +75,11 @@ def test_a_box_outside_its_image_is_named(tmp_path):
         data["annotations"][0]["bbox"] = [500, 500, 10, 10]
 
     with pytest.raises(PartnasError, match=r"subject1_data\.json: annotation 1: bbox .* lies outside"):
-        make(Human36M(write_set(tmp_path / "set", change=move), [1]))
+        make(read_human36m(write_set(tmp_path / "set", change=move), [1]))
 
 
 def test_mean_pose_is_root_relative(small_set):
-    pose = mean_pose(Human36M(small_set, [1, 5]))
+    pose = mean_pose(read_human36m(small_set, [1, 5]))
     assert pose.shape == (18, 3)
     assert np.abs(pose[0]).max() == 0
 

@@ -4,19 +4,18 @@ import numpy as np
 import pytest
 from small_set import write_set
 
-from partnas.data import SPLITS, Human36M, check, embedded_root
+from partnas.data import SPLITS, check, embedded_root, read_human36m
 from partnas.data.human36m import subjects_in
 from partnas.errors import PartnasError
-from partnas.skeleton import BONES, PARTS
+from partnas.skeleton import HUMAN36M
 
 
 def test_arrays_agree_with_the_files(small_set):
-    source = Human36M(small_set, [1, 5])
+    source = read_human36m(small_set, [1, 5])
     assert len(source) == 6
-    assert source.subject.tolist() == [1, 1, 1, 5, 5, 5]
     world = np.array(json.loads((small_set / "annotations/Human36M_subject5_joint_3d.json").read_text())["2"]["1"]["7"])
     np.testing.assert_allclose(source.joints_camera[5, :17], world + [0, 0, 3000])
-    thorax = (world[PARTS.index("L_Shoulder")] + world[PARTS.index("R_Shoulder")]) / 2 + [0, 0, 3000]
+    thorax = (world[HUMAN36M.parts.index("L_Shoulder")] + world[HUMAN36M.parts.index("R_Shoulder")]) / 2 + [0, 0, 3000]
     np.testing.assert_allclose(source.joints_camera[5, 17], thorax)
     x, y, z = source.joints_camera[5, 3]
     np.testing.assert_allclose(source.joints_image[5, 3], [400 * x / z + 80, 410 * y / z + 60])
@@ -29,17 +28,19 @@ def test_a_rotated_camera(tmp_path):
 
     root = write_set(tmp_path / "set", change=turn)
     world = json.loads((root / "annotations/Human36M_subject1_joint_3d.json").read_text())["2"]["1"]["0"][0]
-    np.testing.assert_allclose(Human36M(root, [1]).joints_camera[0, 0], [world[2] + 10, world[0] + 20, world[1] + 3000])
+    np.testing.assert_allclose(
+        read_human36m(root, [1]).joints_camera[0, 0], [world[2] + 10, world[0] + 20, world[1] + 3000]
+    )
 
 
 def test_stride_and_subset(small_set):
-    assert len(Human36M(small_set, [1, 5], stride=5)) == 4
-    source = Human36M(small_set, [1, 5])
+    assert len(read_human36m(small_set, [1, 5], stride=5)) == 4
+    source = read_human36m(small_set, [1, 5])
     chosen = source.subset([4, 1])
     assert chosen.ids.tolist() == [source.ids[4], source.ids[1]]
     assert chosen.joints_camera.shape == (2, 18, 3)
     with pytest.raises(PartnasError, match="frame_idx"):
-        Human36M(small_set, [], stride=1)
+        read_human36m(small_set, [], stride=1)
 
 
 def spoil(where):
@@ -75,7 +76,7 @@ def spoil(where):
 def test_broken_annotations_are_one_line(tmp_path, where, named):
     root = write_set(tmp_path / "set", change=spoil(where))
     with pytest.raises(PartnasError, match=named) as caught:
-        Human36M(root, [1])
+        read_human36m(root, [1])
     assert "\n" not in str(caught.value)
     assert len(check(root, progress=False)) == 1
 
@@ -84,13 +85,13 @@ def test_missing_and_truncated_files(small_set):
     path = small_set / "annotations/Human36M_subject1_camera.json"
     path.write_text(path.read_text()[:20])
     with pytest.raises(PartnasError, match=r"subject1_camera\.json: broken JSON"):
-        Human36M(small_set, [1])
+        read_human36m(small_set, [1])
     with pytest.raises(PartnasError, match=r"subject9_data\.json: cannot be read"):
-        Human36M(small_set, [9])
+        read_human36m(small_set, [9])
 
 
 def test_check_names_every_broken_image(small_set):
-    paths = Human36M(small_set, [1, 5]).image_paths
+    paths = read_human36m(small_set, [1, 5]).image_paths
     assert check(small_set, progress=False) == []
     with open(paths[0], "r+b") as file:
         file.truncate(500)
@@ -110,11 +111,14 @@ def test_check_of_a_folder_without_annotations(tmp_path):
 def test_the_embedded_sample_reads_as_people():
     root = embedded_root()
     assert subjects_in(root) == [1, 5, 6, 7, 8, 9, 11]
-    train, test = (Human36M(root, SPLITS[2][name]) for name in ("train", "test"))
+    train, test = (read_human36m(root, SPLITS[2][name]) for name in ("train", "test"))
     assert set(train.action).isdisjoint(test.action)
     for source in (train, test):
         lengths = np.array(
-            [np.linalg.norm(source.joints_camera[:, a] - source.joints_camera[:, b], axis=-1) for a, b in BONES]
+            [
+                np.linalg.norm(source.joints_camera[:, a] - source.joints_camera[:, b], axis=-1)
+                for a, b in HUMAN36M.bones
+            ]
         )
         assert lengths.min() > 40
         assert lengths.max() < 700
