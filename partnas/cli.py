@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,16 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as network.channels=8.")
 ]
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Data set in the Human3.6M layout; the embedded sample where left out.")
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="[NAME[,NAME]=]DIR",
+        help="Folder of Human3.6M, or of NAME: human36m, muco, mpii, coco; or the folder above. Several are mixed. "
+        "The embedded sample where left out.",
+    ),
+]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out people whose annotation or image is broken, and list them.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
@@ -44,12 +54,19 @@ def given(**settings: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def job_config(job: str, preset: str | None, file: Path | None, settings: list[str] | None, data: Path | None, **flags):
+def data_settings(data: list[str] | None, skip_broken: bool = False) -> dict[str, Any]:
+    """What ``--data`` and ``--skip-broken`` say, as fields of ``DataConfig``."""
+    from partnas.config import parse_data
+
+    return (parse_data(data) if data else {}) | ({"skip_broken": True} if skip_broken else {})
+
+
+def job_config(
+    job: str, preset: str | None, file: Path | None, settings: list[str] | None, data: dict[str, Any], **flags: Any
+):
     from partnas.config import load_config, merge, parse_settings
 
-    over = merge(given(**flags), parse_settings(settings or []))
-    if data is not None:
-        over = merge({"data": {"root": str(data)}}, over)
+    over = merge({"data": data, **given(**flags)}, parse_settings(settings or []))
     return load_config(job, preset, file, over)
 
 
@@ -60,6 +77,7 @@ def search(
     config: ConfigFile = None,
     setting: Settings = None,
     data: Data = None,
+    skip_broken: SkipBroken = False,
     order: Annotated[str | None, typer.Option(help="first or second: the order of the architecture gradient.")] = None,
     cuda_graph: Annotated[
         bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Record steps as CUDA graphs on a GPU.")
@@ -80,7 +98,8 @@ def search(
         "order": order, "epochs": epochs, "batch_size": batch_size, "seed": seed, "threads": threads, "device": device,
         "cuda_graph": cuda_graph,
     }  # fmt: skip
-    genotype = run_search(job_config("search", preset, config, setting, data, **flags), out, resume, not quiet)
+    source = data_settings(data, skip_broken)
+    genotype = run_search(job_config("search", preset, config, setting, source, **flags), out, resume, not quiet)
     finish(out, genotype.to_json())
     leave()
 
@@ -96,6 +115,7 @@ def train(
     config: ConfigFile = None,
     setting: Settings = None,
     data: Data = None,
+    skip_broken: SkipBroken = False,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     seed: Seed = None,
@@ -112,7 +132,8 @@ def train(
         "genotype": str(genotype) if genotype else None, "kind": kind, "epochs": epochs, "batch_size": batch_size,
         "seed": seed, "threads": threads, "device": device,
     }  # fmt: skip
-    run_train(job_config("train", preset, config, setting, data, **flags), out, resume, not quiet)
+    source = data_settings(data, skip_broken)
+    run_train(job_config("train", preset, config, setting, source, **flags), out, resume, not quiet)
     finish(out, f"{out}: trained; `partnas evaluate {out}` measures it\n")
     leave()
 
@@ -146,6 +167,11 @@ def derive(
 def evaluate(
     run: RunFolder,
     data: Data = None,
+    skip_broken: SkipBroken = False,
+    roots: Annotated[
+        Path | None,
+        typer.Option(help="Boxes and root positions in a file such as RootNet writes; else the annotation's."),
+    ] = None,
     protocol: Annotated[int, typer.Option(min=1, max=2, help="Human3.6M protocol.")] = 2,
     stride: Annotated[
         int | None, typer.Option(help="Keep frames with frame_idx % stride == 0; 64 with --data, else 1.")
@@ -159,7 +185,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure MPJPE and PA-MPJPE on the test subjects; writes evaluation.json and report.html."""
-    from partnas.config import DataConfig
+    from partnas.config import data_config
     from partnas.evaluate import evaluate as run_evaluation
     from partnas.evaluate import table
     from partnas.viz.report import write_report
@@ -167,7 +193,8 @@ def evaluate(
     strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
     if stride is not None:
         strides["test_stride"] = stride
-    source = DataConfig(root=str(data) if data else None, protocol=protocol, **strides)
+    given_data = data_settings(data, skip_broken) | given(roots=str(roots) if roots else None)
+    source = data_config({**given_data, "protocol": protocol, **strides})
     folder = out or (run if run.is_dir() else run.parent)
     result = run_evaluation(run, source, folder, flip_test, batch_size, device, progress=not as_json)
     write_report(folder)
@@ -307,16 +334,20 @@ def synthesize(
 
 @data_app.command()
 def check(
-    root: Annotated[Path | None, typer.Argument(help="The data set; the embedded sample where left out.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Argument(help="A data set, or the folder above several; the embedded sample where left out."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read every annotation and every image and list what is broken; exits 1 where anything is."""
+    """Read every annotation and image and list what is missing, broken or out of range; exits 1 where anything is."""
     from partnas.data import check as run_check
     from partnas.data import embedded_root
 
-    problems = run_check(root or embedded_root())
-    typer.echo(json.dumps(problems, indent=1) if as_json else "\n".join(problems) or "no problems found")
-    if problems:
+    report = run_check(root or embedded_root())
+    lines = [*report.parts, *(report.problems or ["no problems found"])]
+    typer.echo(json.dumps(asdict(report), indent=1) if as_json else "\n".join(lines))
+    if report.problems:
         raise typer.Exit(1)
 
 

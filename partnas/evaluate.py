@@ -8,13 +8,15 @@ import numpy as np
 
 from partnas import datasets, flops
 from partnas.config import DataConfig
-from partnas.data import PoseDataset, crop_image, mean_pose, read_image
+from partnas.data import Frames, PoseDataset, crop_image, mean_pose, read_image
 from partnas.distributed import join
+from partnas.errors import PartnasError
 from partnas.inference import predict_set
 from partnas.metrics import mpjpe, pose_report
 from partnas.networks import for_inference, load_pose_network
 from partnas.protocol_tables import human36m_table
 from partnas.run import write_atomically, write_json
+from partnas.skeleton import Skeleton
 
 EXAMPLES = 12
 EXAMPLE_SIDE = 256
@@ -46,8 +48,10 @@ def evaluate(
     world = join(device)
     network = load_pose_network(run).to(world.device)
     space = network.space
-    training = datasets.frames(data, datasets.TRAIN)
-    dataset = datasets.as_dataset(datasets.frames(data, datasets.TEST), space, data)
+    training, test = (datasets.frames(data, split) for split in (datasets.TRAIN, datasets.TEST))
+    require_skeleton(space.body, test.skeleton, run)
+    require_root_depths(test, data.roots)
+    dataset = datasets.as_dataset(test, space, data)
     title = "evaluate" if progress else None
     predicted = predict_set(for_inference(network), dataset, batch_size, world.device, flip_test, data.workers, title)
     target = dataset.source.joints_camera
@@ -60,13 +64,41 @@ def evaluate(
         "protocol": data.protocol,
         "test_stride": data.test_stride,
         "flip_test": flip_test,
-        "data": "embedded sample" if data.root is None else Path(data.root).name,
+        "data": datasets.name_of(data),
+        "roots": Path(data.roots).name if data.roots else "annotation",
+        "skipped": test.skipped,
         **flops.count(network, space.input_size),
     }
     write_examples(out, dataset, predicted)
     human36m_table(result, str(run)).write(out, "table5" if data.protocol == 1 else "table6")
     write_json(out / "evaluation.json", result)
     return result
+
+
+def require_skeleton(predicted: Skeleton, annotated: Skeleton, run: Path) -> None:
+    """See that a network predicts the parts that a set annotates.
+
+    Raises:
+        PartnasError: They differ.
+    """
+    if predicted != annotated:
+        raise PartnasError(
+            f"{run}: predicts the parts of {predicted.name}, the set annotates those of {annotated.name}; evaluate on a "
+            "set like the one that it was trained on"
+        )
+
+
+def require_root_depths(people: Frames, roots: str | None) -> None:
+    """See that everybody's root depth is known.
+
+    Raises:
+        PartnasError: Somebody's is not.
+    """
+    unknown = np.flatnonzero(np.isnan(people.root_depth))
+    if len(unknown):
+        raise PartnasError(
+            f"{roots}: image_id {people.image_ids[unknown[0]]}: field 'root_cam' is missing; give [X, Y, Z] in millimetres"
+        )
 
 
 def write_examples(out: Path, dataset: PoseDataset, predicted: np.ndarray) -> None:

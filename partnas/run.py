@@ -54,6 +54,11 @@ class Run:
         write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         self._forget_after(step)
 
+    def write(self, name: str, value: Any) -> None:
+        """Write ``value`` as JSON into the folder."""
+        if self.writes:
+            write_json(self.path / name, value)
+
     @property
     def checkpoint_path(self) -> Path:
         return self.path / CHECKPOINT

@@ -12,7 +12,7 @@ from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.graph import set_learning_rate
 from partnas.inference import mpjpe_of
-from partnas.loop import Batches, Job, learning_rate_at, run_job
+from partnas.loop import Batches, Job, batches_per_epoch, learning_rate_at, run_job
 from partnas.loss import pose_loss
 from partnas.networks import build
 from partnas.nn.synchronise import synchronise
@@ -54,8 +54,8 @@ class Training(Job):
         self.network = build(network_spec(config, genotype)).to(world.device)
         synchronise(self.network, world.size)
         self.train_set, self.monitor_set = datasets.training_and_monitor_sets(config, datasets.TRAIN)
-        full_pass = len(self.train_set) // config.batch_size
-        self.steps_per_epoch = max(config.steps_per_epoch or full_pass, 1)
+        whole = batches_per_epoch(self.train_set, config.batch_size)
+        self.steps_per_epoch = max(config.steps_per_epoch or whole, 1)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
 

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from partnas.data import SPLITS, embedded_root, read_human36m
+from partnas.data.crop import expand_boxes
 from partnas.skeleton import HUMAN36M
 
 
@@ -58,6 +60,35 @@ def test_flip_test_changes_the_predictions(cli, evaluated, tmp_path):
     flipped = json.loads(cli("evaluate", run, "--stride", "5", "--json", "--flip-test", "--out", tmp_path).stdout)
     assert flipped["flip_test"] is True
     assert flipped["mpjpe_mm"] != plain["mpjpe_mm"]
+
+
+def roots_of(source, depth=1.0):
+    boxes = expand_boxes(source.bboxes, source.image_sizes)
+    roots = np.column_stack([source.joints_camera[:, source.skeleton.root, :2], source.root_depth * depth])
+    people = zip(source.image_ids.tolist(), boxes.tolist(), roots.tolist(), strict=True)
+    return [{"image_id": image, "bbox": box, "root_cam": root} for image, box, root in people]
+
+
+def test_boxes_and_root_depths_from_a_file(cli, evaluated, tmp_path):
+    run, plain = evaluated
+    source = read_human36m(embedded_root(), SPLITS[2]["test"], 5)
+    arguments = ["evaluate", run, "--stride", "5", "--json", "--out", tmp_path, "--roots", tmp_path / "roots.json"]
+    for depth in (1.0, 1.1):
+        (tmp_path / "roots.json").write_text(json.dumps(roots_of(source, depth)))
+        found = json.loads(cli(*arguments).stdout)
+        assert found["roots"] == "roots.json"
+        assert (found["per_part_mm"] == plain["per_part_mm"]) == (depth == 1)
+    entries = roots_of(source)
+    del entries[3]["root_cam"]
+    (tmp_path / "roots.json").write_text(json.dumps(entries))
+    process = cli(*arguments, code=1)
+    assert f"roots.json: image_id {source.image_ids[3]}: field 'root_cam' is missing" in process.stderr
+    (tmp_path / "roots.json").write_text(json.dumps(entries[:3]))
+    assert "has no entry" in cli(*arguments, code=1).stderr
+    process = cli(*arguments, "--skip-broken")
+    found = json.loads(process.stdout)
+    assert found["frames"] == 3
+    assert len(found["skipped"]) == len(source) - 3
 
 
 def test_truncated_checkpoint_is_one_line(cli, trained, tmp_path):

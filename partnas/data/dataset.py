@@ -17,10 +17,10 @@ from partnas.errors import PartnasError
 class PoseDataset(Dataset):
     """Crops and voxel targets of annotated people.
 
-    ``dataset[index]`` or ``dataset[epoch, index]`` gives ``image`` float32 ``(3, S, S)``, ``coordinates`` float32
+    ``dataset[index]`` or ``dataset[turn, index]`` gives ``image`` float32 ``(3, S, S)``, ``coordinates`` float32
     ``(P, 3)`` in voxels, ``visible`` float32 ``(P,)``, ``has_depth`` float32 scalar and ``index`` int64. A part that is
     outside the crop or, where the depth is known, outside the depth range is not visible; a coordinate that is not
-    known is 0. Augmentation depends on ``(seed, epoch, index)`` alone.
+    known is 0. Augmentation depends on ``(seed, turn, index)`` alone.
 
     Args:
         source: The people.
@@ -52,8 +52,13 @@ class PoseDataset(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def has_depth(self) -> np.ndarray:
+        """``(N,)`` bool, who comes with 3D annotation."""
+        return self.source.has_depth
+
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, torch.Tensor]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        turn, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)
         source, size = self.source, self.input_size
@@ -65,7 +70,7 @@ class PoseDataset(Dataset):
             transform = crop_transform(self.boxes[index], size)
             crop = warp(image, transform, size)
         else:
-            random = np.random.default_rng([self.seed, epoch, index])
+            random = np.random.default_rng([self.seed, turn, index])
             drawn = self.augmentation.draw(random)
             transform = crop_transform(self.boxes[index], size, drawn.rotation, drawn.scale, drawn.flip)
             crop = self.augmentation.occlude(warp(image, transform, size), random)

@@ -33,7 +33,7 @@ class Frames:
         boxes_are_extended: ``(N,)`` bool, whether ``bboxes`` are crops already (those of a RootNet-style file are).
         ids, image_ids: ``(N,)`` int64, as the annotation file numbers people and images.
         action: ``(N,)`` text: Human3.6M's action, MuPoTS-3D's sequence, else empty.
-        skipped: One line for each person that was left out as broken or without a usable box.
+        skipped: One line for each annotation, or image file, that was left out as broken.
         left_out: How many people the set's rules leave out, by reason.
     """
 

@@ -1,5 +1,6 @@
 """Reading pictures, and turning them into network input."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,9 @@ from partnas.errors import PartnasError
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 """ImageNet's channel statistics of RGB values in 0–1."""
+
+TAIL = 64
+"""Bytes at the end of a JPEG in which its end marker must stand; some writers pad it."""
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -25,12 +29,33 @@ def read_image(path: Path | str) -> np.ndarray:
         content = Path(path).read_bytes()
     except OSError as error:
         raise PartnasError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-64:]:
+    if not content:
+        raise PartnasError(f"{path}: empty; copy it again")
+    if _is_cut_off(content[:2], content[-TAIL:]):
         raise PartnasError(f"{path}: truncated JPEG; copy it again")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise PartnasError(f"{path}: broken, or no image; replace the file")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def unreadable(path: Path | str) -> str:
+    """What is wrong with an image file, as far as its first and last bytes tell; empty where nothing is."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - TAIL, 0))
+            end = file.read()
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror}); check the path"
+    if not size:
+        return f"{path}: empty; copy it again"
+    return f"{path}: truncated JPEG; copy it again" if _is_cut_off(start, end) else ""
+
+
+def _is_cut_off(start: bytes, end: bytes) -> bool:
+    return start == b"\xff\xd8" and b"\xff\xd9" not in end
 
 
 def normalise(image: np.ndarray) -> np.ndarray:

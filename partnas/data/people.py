@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from partnas.data.records import read_json
+from partnas.data.annotations import DEFAULT_FOCAL
+from partnas.data.records import Text, read_json
+from partnas.data.roots import read_entries
 from partnas.errors import PartnasError
-
-DEFAULT_FOCAL = 1500.0
 
 
 def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
@@ -27,28 +27,22 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
     path = Path(path)
     content = read_json(path)
     if isinstance(content, dict):
-        entries = []
+        rows = []
         for name, boxes in content.items():
             if not isinstance(boxes, list):
                 raise PartnasError(f"{path}: {name}: is not a list of boxes [xmin, ymin, width, height]")
-            entries += [{"image_id": name, "bbox": box} for box in boxes]
+            rows += [{"image_id": name, "bbox": box} for box in boxes]
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in content}
     elif isinstance(content, list):
-        entries, found = content, {}
+        rows, found = content, {}
     else:
         raise PartnasError(f"{path}: is neither an object nor a list; see `partnas predict --help`")
-    for entry in entries:
-        if not isinstance(entry, dict) or not {"image_id", "bbox"} <= entry.keys():
-            raise PartnasError(f"{path}: entry {str(entry)[:60]}: needs the fields 'image_id' and 'bbox'")
-        name = str(entry["image_id"])
-        person: dict[str, Any] = {"bbox": _numbers(path, entry["bbox"], 4, f"{name}: bbox")}
-        if person["bbox"][2] <= 0 or person["bbox"][3] <= 0:
-            raise PartnasError(f"{path}: {name}: bbox {person['bbox']} has no area; give width and height in pixels")
-        if "root_cam" in entry:
-            person["root_depth"] = _numbers(path, entry["root_cam"], 3, f"{name}: root_cam")[2]
-            if person["root_depth"] <= 0:
-                raise PartnasError(f"{path}: {name}: root_cam lies behind the camera; give [X, Y, Z] in millimetres")
-        found.setdefault(name, []).append(person)
+    entries = read_entries(path, rows, Text())
+    for name, bbox, root in zip(entries["image_id"], entries["bbox"], entries["root_cam"], strict=True):
+        person = {"bbox": bbox.tolist()}
+        if not np.isnan(root[2]):
+            person["root_depth"] = float(root[2])
+        found.setdefault(name.decode(), []).append(person)
     return found
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def spoil(where):
         (lambda d, c, j: d["annotations"][1].update(bbox=[1, 2, 3]), r"annotation 2: bbox"),
         (lambda d, c, j: d["annotations"][1].update(bbox=[1, 2, 3, None]), r"annotation 2: bbox"),
         (lambda d, c, j: d["annotations"][0].update(image_id=99), r"image_id 99"),
-        (lambda d, c, j: d["annotations"][1].update(id=1), r"annotation id 1 stands twice"),
+        (lambda d, c, j: d["annotations"][1].update(id=1), r"annotation 1: id 1 stands twice"),
         (
             lambda d, c, j: d["annotations"][0].update(keypoints_vis=[True] * 3),
             r"annotation 1: keypoints_vis .* is not 17 numbers",
@@ -78,7 +79,7 @@ def test_broken_annotations_are_one_line(tmp_path, where, named):
     with pytest.raises(PartnasError, match=named) as caught:
         read_human36m(root, [1])
     assert "\n" not in str(caught.value)
-    assert len(check(root, progress=False)) == 1
+    assert re.search(named, check(root, progress=False).problems[0])
 
 
 def test_missing_and_truncated_files(small_set):
@@ -92,12 +93,12 @@ def test_missing_and_truncated_files(small_set):
 
 def test_check_names_every_broken_image(small_set):
     paths = read_human36m(small_set, [1, 5]).image_paths
-    assert check(small_set, progress=False) == []
+    assert check(small_set, progress=False).problems == []
     with open(paths[0], "r+b") as file:
         file.truncate(500)
     with open(paths[4], "wb"):
         pass
-    problems = check(small_set, progress=False)
+    problems = check(small_set, progress=False).problems
     assert len(problems) == 2
     assert paths[0] in problems[0]
     assert "truncated" in problems[0]
@@ -105,7 +106,7 @@ def test_check_names_every_broken_image(small_set):
 
 
 def test_check_of_a_folder_without_annotations(tmp_path):
-    assert len(check(tmp_path, progress=False)) == 1
+    assert len(check(tmp_path, progress=False).problems) == 1
 
 
 def test_the_embedded_sample_reads_as_people():
