@@ -48,16 +48,15 @@ def mupots_table(result: Mapping[str, Any], name: str) -> Table:
     names = {column.name for column in table.columns}
     measured = result["relative"]["all"]["pck_per_sequence"]
     data = _share_of("MuPoTS-3D", result["data"], measured, names, "sequences")
-    if result["roots"] == "annotations":
+    if result["roots"] == "annotation":
         data += ", annotated root depths"
     row = Row(name, {key: value for key, value in measured.items() if key in names}, data, measured=True)
-    return (
-        table.with_rows(row)
-        .with_average()
-        .with_notes(
-            "Avg is the mean over the 20 sequences; the paper prints none, so those of its rows are computed from them."
-        )
-    )
+    notes = [
+        "Avg is the mean over the 20 sequences; the paper prints none, so those of its rows are computed from them."
+    ]
+    if result["roots"] == "result files":
+        notes.append("The measured row is of result files, which do not tell where boxes and root depths were from.")
+    return table.with_rows(row).with_average().with_notes(*notes)
 
 
 def _human36m(result: Mapping[str, Any], table: Table) -> str:

@@ -62,7 +62,7 @@ def test_mupots_is_a_row_of_table_7():
     row = next(line for line in table.to_markdown().splitlines() if "→ mine" in line)
     assert row.startswith("| → mine | 90.0 | **90.0** |")
     assert row.endswith("| **90.0** |")
-    assert mupots_table(mupots(roots="annotations"), "mine").rows[-1].data == "MuPoTS-3D, annotated root depths"
+    assert mupots_table(mupots(roots="annotation"), "mine").rows[-1].data == "MuPoTS-3D, annotated root depths"
     few = mupots_table(mupots(["TS1", "TS3"]), "mine")
     assert few.rows[-1].data == "MuPoTS-3D, 2 of 20 sequences"
     assert few.rows[-1].values["Average"] is None
