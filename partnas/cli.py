@@ -1,4 +1,4 @@
-"""The command line: ``partnas demo | search | derive | train | evaluate | roots | predict | flops | bench | data | info | report``."""
+"""The command line: ``partnas demo | search | derive | train | evaluate | roots | mupots | predict | flops | bench | data | info | report``."""
 
 import json
 import sys
@@ -184,20 +184,49 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure MPJPE and PA-MPJPE (of a root network MRPE) on the test subjects; writes evaluation.json and report.html."""
+    """Measure MPJPE and PA-MPJPE on the test subjects (of a root network MRPE), or with --data mupots=DIR 3DPCK on MuPoTS-3D.
+
+    Writes evaluation.json, report.html, and the paper's Table 5, 6 or 7 with a row of this run.
+    """
+    from partnas import evaluate as poses
+    from partnas import mupots as people
     from partnas.config import data_config
-    from partnas.evaluate import evaluate as run_evaluation
-    from partnas.evaluate import table
     from partnas.viz.report import write_report
 
+    folder = out or (run if run.is_dir() else run.parent)
+    options = {"flip_test": flip_test, "batch_size": batch_size, "device": device, "progress": not as_json}
+    mupots_root = people.root_named(data or [])
+    if mupots_root is not None:
+        result = people.evaluate_mupots(run, mupots_root, folder, roots, skip_broken, **options)
+        write_report(folder)
+        typer.echo(json.dumps(result, indent=1) if as_json else people.table(result))
+        return
     strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
     if stride is not None:
         strides["test_stride"] = stride
     given_data = data_settings(data, skip_broken) | given(roots=str(roots) if roots else None)
     source = data_config({**given_data, "protocol": protocol, **strides})
-    folder = out or (run if run.is_dir() else run.parent)
-    result = run_evaluation(run, source, folder, flip_test, batch_size, device, progress=not as_json)
+    result = poses.evaluate(run, source, folder, **options)
     write_report(folder)
+    typer.echo(json.dumps(result, indent=1) if as_json else poses.table(result))
+
+
+@app.command()
+def mupots(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Folder of preds_2d_kpt_mupots.mat and preds_3d_kpt_mupots.mat.")
+    ],
+    data: Annotated[Path, typer.Option("--data", help="Folder of MuPoTS-3D, or the one above.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write evaluation.json and the paper's Table 7 here.")
+    ] = None,
+    skip_broken: SkipBroken = False,
+    as_json: Json = False,
+) -> None:
+    """3DPCK on MuPoTS-3D from result files of `partnas evaluate`, or of another program (needs the extra `mupots`)."""
+    from partnas.mupots import root_named, score, table
+
+    result = score(results, root_named([f"mupots={data}"]), out, skip_broken)
     typer.echo(json.dumps(result, indent=1) if as_json else table(result))
 
 

@@ -15,6 +15,7 @@ from partnas.inference import predict_set
 from partnas.metrics import mpjpe, pose_report
 from partnas.networks import for_inference, load_trained_network
 from partnas.nn import RootNet
+from partnas.protocol_tables import human36m_table
 from partnas.roots import evaluate_roots, roots_table
 from partnas.run import write_atomically, write_json
 from partnas.skeleton import Skeleton
@@ -34,6 +35,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a run's network and write ``evaluation.json``, ``predictions.json`` and ``examples/`` under ``out``; of a
     root network (see :func:`partnas.roots.evaluate_roots`) ``evaluation.json`` alone.
+
+    ``table5`` (protocol 1) or ``table6`` (protocol 2), as ``.md`` and ``.csv``, is the paper's table with this network
+    in a row of its own.
 
     The poses are compared in camera millimetres relative to the pelvis, back-projected at the root depth of the
     annotation. ``mean_pose_mpjpe_mm`` is what predicting the mean pose of the training subjects would give.
@@ -65,6 +69,7 @@ def evaluate(
         "skeleton": skeleton.name,
         "part_groups": [[skeleton.parts[part] for part in group] for group in groups],
         "protocol": data.protocol,
+        "test_stride": data.test_stride,
         "flip_test": flip_test,
         "data": datasets.name_of(data),
         "roots": Path(data.roots).name if data.roots else "annotation",
@@ -72,6 +77,7 @@ def evaluate(
         **flops.count(network, space.input_size),
     }
     write_examples(out, dataset, predicted)
+    human36m_table(result, str(run)).write(out, "table5" if data.protocol == 1 else "table6")
     write_json(out / "evaluation.json", result)
     return result
 

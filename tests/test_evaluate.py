@@ -39,6 +39,22 @@ def test_examples_and_report_are_written(evaluated):
     assert (run / "report.html").stat().st_size > 1000
 
 
+def test_the_papers_table_has_a_row_of_this_run(cli, evaluated):
+    run, stored = evaluated
+    row = next(line for line in (run / "table6.md").read_text().splitlines() if line.startswith("| → "))
+    assert row.startswith(f"| → {run} | embedded sample | – |")
+    assert row.endswith(f"| – | {stored['mpjpe_mm']:.1f} |")
+    assert f"{run},embedded sample,measured," in (run / "table6.csv").read_text()
+    assert not (run / "table5.md").exists()
+    cli("evaluate", run, "--stride", "5", "--protocol", "1", "--out", run / "protocol1")
+    again = json.loads((run / "protocol1" / "evaluation.json").read_text())
+    rows = [line for line in (run / "protocol1" / "table5.md").read_text().splitlines() if line.startswith("| → ")]
+    assert [row.split("| ")[-1] for row in rows] == [
+        f"{again['pa_mpjpe_mm']:.1f} |",
+        f"{again['pa_mpjpe_scaled_mm']:.1f} |",
+    ]
+
+
 def test_flip_test_changes_the_predictions(cli, evaluated, tmp_path):
     run, plain = evaluated
     flipped = json.loads(cli("evaluate", run, "--stride", "5", "--json", "--flip-test", "--out", tmp_path).stdout)

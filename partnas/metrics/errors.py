@@ -55,15 +55,25 @@ def procrustes(predicted: np.ndarray, target: np.ndarray, scale: bool) -> np.nda
     return size * a @ rotation + centre_target
 
 
-def pa_mpjpe(predicted: np.ndarray, target: np.ndarray, scale: bool, skeleton: Skeleton = HUMAN36M) -> float:
-    """MPJPE in millimetres after :func:`procrustes`.
+def aligned_part_errors(
+    predicted: np.ndarray, target: np.ndarray, scale: bool, skeleton: Skeleton = HUMAN36M
+) -> np.ndarray:
+    """Distances of the evaluated parts ``(N, E)`` in millimetres after :func:`procrustes`.
 
     The public baseline of Moon et al. aligns all 18 parts of Human3.6M, without scale, and then averages over 17; most
     others fit the scale as well. The alignment here is on all parts both ways.
     """
-    aligned = procrustes(predicted, target, scale)
-    error = np.linalg.norm(aligned - target, axis=-1)[:, skeleton.evaluated]
-    return float(error.mean())
+    return np.linalg.norm(procrustes(predicted, target, scale) - target, axis=-1)[:, skeleton.evaluated]
+
+
+def pa_mpjpe(predicted: np.ndarray, target: np.ndarray, scale: bool, skeleton: Skeleton = HUMAN36M) -> float:
+    """Mean of :func:`aligned_part_errors` over parts and frames, in millimetres."""
+    return float(aligned_part_errors(predicted, target, scale, skeleton).mean())
+
+
+def per_action(errors: np.ndarray, actions: np.ndarray) -> dict[str, float]:
+    """Mean of the errors ``(N, E)`` of each action's frames, by name."""
+    return {str(name): float(errors[actions == name].mean()) for name in np.unique(actions)}
 
 
 def pose_report(
@@ -86,14 +96,18 @@ def pose_report(
     """
     evaluated = skeleton.evaluated
     errors = part_errors(predicted, target, skeleton)  # [N, E]
+    aligned = aligned_part_errors(predicted, target, False, skeleton)
+    scaled = aligned_part_errors(predicted, target, True, skeleton)
     actions = np.asarray(actions)
     report: dict[str, Any] = {
         "frames": len(errors),
         "mpjpe_mm": float(errors.mean()),
-        "pa_mpjpe_mm": pa_mpjpe(predicted, target, False, skeleton),
-        "pa_mpjpe_scaled_mm": pa_mpjpe(predicted, target, True, skeleton),
+        "pa_mpjpe_mm": float(aligned.mean()),
+        "pa_mpjpe_scaled_mm": float(scaled.mean()),
         "per_part_mm": {skeleton.parts[part]: float(errors[:, place].mean()) for place, part in enumerate(evaluated)},
-        "per_action_mm": {str(name): float(errors[actions == name].mean()) for name in np.unique(actions)},
+        "per_action_mm": per_action(errors, actions),
+        "per_action_pa_mm": per_action(aligned, actions),
+        "per_action_pa_scaled_mm": per_action(scaled, actions),
     }
     if groups is not None:
         places = [[evaluated.index(part) for part in group if part in evaluated] for group in groups]

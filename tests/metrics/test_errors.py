@@ -71,6 +71,9 @@ def test_report_means_agree():
     assert report["frames"] == 5
     assert report["mpjpe_mm"] == pytest.approx(errors.mean())
     assert report["per_action_mm"] == pytest.approx({"a": errors[:2].mean(), "b": errors[2:].mean()})
+    for name, scale in (("per_action_pa_mm", False), ("per_action_pa_scaled_mm", True)):
+        expected = {"a": pa_mpjpe(predicted[:2], TARGET[:2], scale), "b": pa_mpjpe(predicted[2:], TARGET[2:], scale)}
+        assert report[name] == pytest.approx(expected)
     assert report["per_part_mm"]["R_Knee"] == pytest.approx(errors[:, HUMAN36M.parts.index("R_Knee")].mean())
     assert report["per_group_mm"] == [pytest.approx(errors[:, :2].mean()), None]
     assert report["mean_pose_mpjpe_mm"] == pytest.approx(mpjpe(np.repeat(mean_pose[None], 5, 0), TARGET))
