@@ -30,8 +30,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="[NAME[,NAME]=]DIR",
-        help="Folder of Human3.6M, or of NAME: human36m, muco, mpii, coco; or the folder above. Several are mixed. "
-        "The embedded sample where left out.",
+        help="Folder of Human3.6M, or of NAME: human36m, muco, mpii, coco (or mupots to evaluate); or the folder above. "
+        "Several are mixed. The embedded sample where left out.",
     ),
 ]
 SkipBroken = Annotated[

@@ -42,7 +42,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.order = order[start * global_batch : batches * global_batch][rank::world_size]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return (tuple(pair) for pair in self.order.tolist())
+        return ((int(turn), int(index)) for turn, index in self.order)
 
     def __len__(self) -> int:
         return len(self.order)
