@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
+from tqdm import tqdm
 
 from partnas.errors import PartnasError
 
@@ -239,7 +240,9 @@ class Table:
         """
         table = cls(path, kind, {}, skip_broken, key)
         with _uncollected():
-            batches = [table._read_batch(start, part, columns, leave_out or {}) for start, part in _batches(rows)]
+            batches = [
+                table._read_batch(start, part, columns, leave_out or {}) for start, part in _batches(rows, path.name)
+            ]
         batches = batches or [table._read_batch(0, [], columns, leave_out or {})]
         for name in columns:
             table.columns[name] = np.concatenate([batch.pop(name) for _, batch in batches])
@@ -352,9 +355,10 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _batches(rows: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
+def _batches(rows: Sequence[Any], title: str) -> Iterator[tuple[int, list[Any]]]:
     """Runs of at most ``BATCH`` entries, decoded, each with the place of its first."""
-    for start in range(0, len(rows), BATCH):
+    starts = range(0, len(rows), BATCH)
+    for start in tqdm(starts, desc=title, unit_scale=BATCH, unit=" entries", delay=2, leave=False, disable=None):
         part = rows[start : start + BATCH]
         if isinstance(part[0], msgspec.Raw):
             yield start, msgspec.json.decode(b"[" + b",".join(part) + b"]")
