@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from partnas.data.crop import expand_boxes
 from partnas.data.frames import Frames
-from partnas.data.images import unreadable
+from partnas.data.images import faults_of, unreadable
 from partnas.data.records import Column, Numbers, Table, Text, Whole, decoded, read_lists
 from partnas.errors import PartnasError
 from partnas.skeleton import Skeleton
@@ -19,6 +18,7 @@ DEFAULT_FOCAL = 1500.0
 """Pixels, for a picture whose camera is not known."""
 
 READERS = 16
+"""Threads that look at image files: they wait for the disk, not for a core."""
 
 log = logging.getLogger(__name__)
 
@@ -175,8 +175,7 @@ def finished(frames: Frames, path: Path, skip_broken: bool) -> Frames:
 def readable(frames: Frames) -> Frames:
     """The people whose image file is there and not cut off; ``skipped`` gets one line for each other file."""
     names, image_of = np.unique(frames.image_names, return_inverse=True)
-    with ThreadPoolExecutor(READERS) as pool:
-        faults = list(pool.map(lambda name: unreadable(frames.root / name.decode()), names.tolist()))
+    faults = faults_of(lambda name: unreadable(frames.root / name.decode()), names.tolist(), frames.name, READERS)
     broken = np.array([bool(fault) for fault in faults], bool)
     if not broken.any():
         return frames

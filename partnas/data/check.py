@@ -1,18 +1,16 @@
 """Reading whole data sets to find what is missing, broken or out of range in them."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from partnas.data import coco, human36m, mpii, muco, mupots
 from partnas.data.annotations import read_images
 from partnas.data.frames import Frames
-from partnas.data.images import read_image
+from partnas.data.images import faults_of, read_image
 from partnas.data.records import read_lists
 from partnas.data.roots import read_roots
 from partnas.errors import PartnasError
@@ -103,15 +101,8 @@ def _check_part(part: Part, report: Report, progress: bool) -> None:
         images = read_images(part.annotations, read_lists(part.annotations, ("images",))["images"], {}, True)
         files = [part.folder / name.decode() for name in part.names(images["file_name"]).tolist()]
         sizes = np.column_stack([images["width"], images["height"]]).tolist()
-        with ThreadPoolExecutor() as pool:
-            bar = tqdm(
-                pool.map(_image_problem, files, sizes),
-                desc=part.title,
-                total=len(files),
-                unit="image",
-                disable=None if progress else True,
-            )
-            broken = [problem for problem in bar if problem]
+        faults = faults_of(_image_problem, list(zip(files, sizes, strict=True)), part.title, progress=progress)
+        broken = [fault for fault in faults if fault]
         frames = part.read(skip_broken=True)
     except PartnasError as error:
         report.problems.append(str(error))
@@ -121,7 +112,8 @@ def _check_part(part: Part, report: Report, progress: bool) -> None:
     report.parts.append(_summary(part, frames, len(files)))
 
 
-def _image_problem(path: Path, size: list[int]) -> str:
+def _image_problem(image: tuple[Path, list[int]]) -> str:
+    path, size = image
     try:
         height, width = read_image(path).shape[:2]
     except PartnasError as error:

@@ -1,10 +1,14 @@
 """Reading pictures, and turning them into network input."""
 
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from partnas.errors import PartnasError
 
@@ -14,6 +18,10 @@ STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 TAIL = 64
 """Bytes at the end of a JPEG in which its end marker must stand; some writers pad it."""
+
+TOGETHER = 256
+
+Item = TypeVar("Item")
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -52,6 +60,21 @@ def unreadable(path: Path | str) -> str:
     if not size:
         return f"{path}: empty; copy it again"
     return f"{path}: truncated JPEG; copy it again" if _is_cut_off(start, end) else ""
+
+
+def faults_of(
+    find: Callable[[Item], str], items: Sequence[Item], title: str, threads: int | None = None, progress: bool = True
+) -> list[str]:
+    """What ``find`` says of each item, found by several threads under a progress bar."""
+    faults: list[str] = []
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(items), desc=title, unit="image", delay=1, disable=None if progress else True) as bar,
+    ):
+        for start in range(0, len(items), TOGETHER):  # Ctrl-C waits for what is handed out
+            faults += pool.map(find, items[start : start + TOGETHER])
+            bar.update(len(faults) - start)
+    return faults
 
 
 def _is_cut_off(start: bytes, end: bytes) -> bool:

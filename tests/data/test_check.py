@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from small_set import write_set
 from small_sets import write_coco, write_mpii, write_muco, write_mupots, write_roots
@@ -111,3 +113,17 @@ def test_a_folder_that_holds_no_set(tmp_path):
     problems = check(tmp_path / "nowhere", progress=False).problems
     assert len(problems) == 1
     assert "holds no annotations" in problems[0]
+
+
+def test_the_command_lists_every_problem_and_exits_1(release, cli):
+    (release / "MPII" / IMAGES["MPII"]).unlink()
+    (release / "MuPoTS" / IMAGES["MuPoTS"]).write_bytes(b"")
+    lines = cli("data", "check", release, code=1).stdout.splitlines()
+    assert len(lines) == 7
+    assert lines[0] == "Human3.6M subject 1: 3 people in 3 images"
+    assert [line.split(": ")[0] for line in lines[5:]] == [
+        str(release / "MPII" / IMAGES["MPII"]),
+        str(release / "MuPoTS" / IMAGES["MuPoTS"]),
+    ]
+    report = json.loads(cli("data", "check", release / "MPII", "--json", code=1).stdout)
+    assert [len(report["parts"]), len(report["problems"])] == [1, 1]

@@ -1,9 +1,10 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from small_set import write_set
+from small_set import CAMERA, write_set
 
 from partnas.data import SPLITS, check, embedded_root, read_human36m
 from partnas.data.human36m import subjects_in
@@ -51,35 +52,84 @@ def spoil(where):
     return change
 
 
-@pytest.mark.parametrize(
-    ("where", "named"),
-    [
-        (lambda d, c, j: d["annotations"][1].pop("bbox"), r"subject1_data.*annotation 2.*'bbox'"),
-        (lambda d, c, j: d["annotations"][1].update(bbox=[1, 2, 3]), r"annotation 2: bbox"),
-        (lambda d, c, j: d["annotations"][1].update(bbox=[1, 2, 3, None]), r"annotation 2: bbox"),
-        (lambda d, c, j: d["annotations"][0].update(image_id=99), r"image_id 99"),
-        (lambda d, c, j: d["annotations"][1].update(id=1), r"annotation 1: id 1 stands twice"),
-        (
-            lambda d, c, j: d["annotations"][0].update(keypoints_vis=[True] * 3),
-            r"annotation 1: keypoints_vis .* is not 17 numbers",
-        ),
-        (lambda d, c, j: d["images"][0].pop("cam_idx"), r"image 1: field 'cam_idx'"),
-        (lambda d, c, j: d["images"][0].update(cam_idx=3), r"camera '3'"),
-        (lambda d, c, j: d.pop("images"), r"'images' is missing"),
-        (lambda d, c, j: c["1"].update(f=[0.0, 400.0]), r"subject1_camera.*f must be positive"),
-        (lambda d, c, j: c["1"].pop("R"), r"'R' is missing"),
-        (lambda d, c, j: c["1"].update(t=[0, 0, -9000]), r"behind its camera"),
-        (lambda d, c, j: j["2"]["1"].pop("5"), r"subject1_joint_3d.*2/1/5"),
-        (lambda d, c, j: j["2"]["1"]["5"][3].__setitem__(0, float("nan")), r"joint_3d.*2/1/5.*not finite"),
-        (lambda d, c, j: j["2"]["1"]["5"].pop(), r"2/1/5: joints is not 17 x 3 numbers"),
-    ],
-)
+FAULTS = [
+    (lambda d, c, j: d["annotations"][1].pop("bbox"), r"subject1_data.*annotation 2.*'bbox'"),
+    (lambda d, c, j: d["annotations"][1].update(bbox=[1, 2, 3]), r"annotation 2: bbox"),
+    (lambda d, c, j: d["annotations"][1].update(bbox=[1, 2, 3, None]), r"annotation 2: bbox"),
+    (lambda d, c, j: d["annotations"][0].update(image_id=99), r"image_id 99"),
+    (lambda d, c, j: d["annotations"][1].update(id=1), r"annotation 1: id 1 stands twice"),
+    (
+        lambda d, c, j: d["annotations"][0].update(keypoints_vis=[True] * 3),
+        r"annotation 1: keypoints_vis .* is not 17 numbers",
+    ),
+    (lambda d, c, j: d["images"][0].pop("cam_idx"), r"image 1: field 'cam_idx'"),
+    (lambda d, c, j: d["images"][0].update(cam_idx=3), r"camera '3'"),
+    (lambda d, c, j: d.pop("images"), r"'images' is missing"),
+    (lambda d, c, j: c["1"].update(f=[0.0, 400.0]), r"subject1_camera.*f must be positive"),
+    (lambda d, c, j: c["1"].pop("R"), r"'R' is missing"),
+    (lambda d, c, j: c["1"].update(t=[0, 0, -9000]), r"behind its camera"),
+    (lambda d, c, j: j["2"]["1"].pop("5"), r"subject1_joint_3d.*2/1/5"),
+    (lambda d, c, j: j["2"]["1"]["5"][3].__setitem__(0, float("nan")), r"joint_3d.*2/1/5.*not finite"),
+    (lambda d, c, j: j["2"]["1"]["5"].pop(), r"2/1/5: joints is not 17 x 3 numbers"),
+]
+
+
+@pytest.mark.parametrize(("where", "named"), FAULTS)
 def test_broken_annotations_are_one_line(tmp_path, where, named):
     root = write_set(tmp_path / "set", change=spoil(where))
     with pytest.raises(PartnasError, match=named) as caught:
         read_human36m(root, [1])
     assert "\n" not in str(caught.value)
     assert re.search(named, check(root, progress=False).problems[0])
+
+
+@pytest.mark.parametrize(("where", "named"), FAULTS)
+def test_broken_annotations_are_left_out_and_listed(tmp_path, where, named, caplog):
+    def change(subject, data, camera, joints):
+        camera["2"] = dict(CAMERA)
+        data["images"][2]["cam_idx"] = 2
+        if "images" in data:
+            where(data, camera, joints)
+
+    if "images' is missing" in named:
+        pytest.skip("the file, not an entry, is broken")
+    frames = read_human36m(write_set(tmp_path / "set", change=change), [1], skip_broken=True)
+    assert 0 < len(frames) < 3
+    assert re.search(named, frames.skipped[0])
+    assert f"left out as broken: {len(frames.skipped)}" in caplog.text
+
+
+def test_the_old_camera_form(tmp_path):
+    turn = [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+
+    def old(subject, data, camera, joints):
+        camera["1"] = {"R": turn, "T": [100, 200, -3000], "f": [400, 400], "c": [80, 60]}
+        joints["2"]["1"]["0"] = (np.array(joints["2"]["1"]["0"]) + [0, 3000, 0]).tolist()
+
+    root = write_set(tmp_path / "set", frames=(0,), change=old)
+    world = json.loads((root / "annotations/Human36M_subject1_joint_3d.json").read_text())["2"]["1"]["0"]
+    expected = (np.array(world) - [100, 200, -3000]) @ np.array(turn).T
+    np.testing.assert_allclose(read_human36m(root, [1]).joints_camera[0, :17], expected, rtol=1e-6)
+
+
+def test_an_id_of_two_subjects(tmp_path, error_line):
+    def same(subject, data, camera, joints):
+        for number, person in enumerate(data["annotations"]):
+            person["id"] = number + 10 * (subject == 5 and number > 0)
+
+    root = write_set(tmp_path / "set", subjects=(1, 5), change=same)
+    error_line("annotation 0: id 0 stands twice; ids are unique across subjects", lambda: read_human36m(root, [1, 5]))
+    frames = read_human36m(root, [1, 5], skip_broken=True)
+    assert frames.ids.tolist() == [0, 1, 2, 11, 12]
+    assert len(frames.skipped) == 1
+
+
+def test_unreadable_images_are_left_out(small_set):
+    frames = read_human36m(small_set, [1, 5])
+    Path(frames.image_path(0)).unlink()
+    left = read_human36m(small_set, [1, 5], skip_broken=True)
+    assert left.ids.tolist() == frames.ids.tolist()[1:]
+    assert left.skipped == [f"{frames.image_path(0)}: cannot be read (No such file or directory); check the path"]
 
 
 def test_missing_and_truncated_files(small_set):
