@@ -278,6 +278,39 @@ def bench(
 
 
 @app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or science.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The experiment's folder; one that is there is gone on with.")
+    ],
+    preset: Annotated[
+        str, typer.Option(help="paper (presets search and small) or mini, for CPUs: the same budget for every row.")
+    ] = "paper",
+    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1 and so on.")] = 3,
+    row: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be repeated.")] = None,
+    data: Data = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="JOB.NAME=VALUE", help="For every row, such as train.epochs=2."),
+    ] = None,
+    threads: Threads = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a whole table of the paper: for each row and seed search, train, evaluate. Killed, it goes on where it was."""
+    from partnas.config import merge, parse_settings
+    from partnas.experiments import Plan, run_experiment
+
+    settings = parse_settings(setting or [])
+    if data is not None:
+        root = {"data": {"root": str(data)}}
+        settings = merge({"search": root, "train": root}, settings)
+    plan = Plan(name, out, preset, settings, given(threads=threads, device=device))
+    for path in run_experiment(plan, seeds, row or [], not quiet):
+        typer.echo(path)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the demo's run.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
