@@ -89,7 +89,7 @@ def search(
 def train(
     out: Out,
     genotype: Annotated[
-        Path | None, typer.Option(help="genotype.json, or the folder of a search; not for --kind resnet50.")
+        Path | None, typer.Option(help="genotype.json, the folder of a search, or reference; not for --kind resnet50.")
     ] = None,
     kind: Annotated[str | None, typer.Option(help="partnet, resnet50 or deconv (searched backbone).")] = None,
     preset: Preset = "small",
@@ -199,7 +199,7 @@ def predict(
 
 @app.command()
 def flops(
-    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, or resnet50.")],
+    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, reference, or resnet50.")],
     kind: Annotated[str, typer.Option(help="partnet or deconv.")] = "partnet",
     preset: Preset = "small",
     cells: Annotated[int | None, typer.Option(help="N_c.")] = None,
@@ -209,7 +209,7 @@ def flops(
 ) -> None:
     """Parameters and FLOPs (multiply-adds), in every counting convention."""
     from partnas.config import load_config, merge, parse_settings
-    from partnas.flops import count, table
+    from partnas.flops import count, published_counts, table
     from partnas.networks import build
     from partnas.train import load_genotype, network_spec
 
@@ -222,7 +222,12 @@ def flops(
             over = merge({"network": {"fusion_nodes": len(genotype.fusion)}}, over)
     config = load_config("train", preset, None, merge(over, {"kind": kind}))
     result = count(build(network_spec(config, genotype)), config.space().input_size)
-    typer.echo(json.dumps(result) if as_json else table(result))
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(table(result))
+    if network == "reference" and kind == "partnet" and (paper := published_counts(config.space().cells)):
+        typer.echo(paper)
 
 
 @app.command()

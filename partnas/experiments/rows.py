@@ -79,9 +79,10 @@ def shuffled(number: int) -> Row:
 
 
 BOTH = {"dilated": "✓", "separable": "✓"}
-# The stride of a ResNet is 32: three deconvolutions bring it to the heatmaps of every preset.
+# The stride of a ResNet is 32: three deconvolutions bring it to the heatmaps of every preset. It has no cells; those
+# stand for its five reductions.
 RESNET = Row(
-    "resnet50", "Ours, ResNet", train={"kind": "resnet50", "network": {"reductions": 5, "fusions": 3}}, searched=False,
+    "resnet50", "Ours, ResNet", train={"kind": "resnet50", "network": {"cells": 8, "reductions": 5, "fusions": 3}}, searched=False,
     words={"backbone": "ResNet50", "pretrained": "–"},
 )  # fmt: skip
 BACKBONE = Row(
