@@ -1,4 +1,7 @@
-"""The command line: ``partnas demo | search | derive | train | evaluate | predict | flops | bench | data | info | report``."""
+"""The command line.
+
+``partnas demo | search | derive | train | evaluate | experiment | predict | flops | bench | data | info | report``.
+"""
 
 import json
 import sys

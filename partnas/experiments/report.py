@@ -25,7 +25,8 @@ def science_report(results: dict[str, Any]) -> str:
 def _setting(results: dict[str, Any]) -> str:
     search, train = results["budget"]["search"], results["budget"]["train"]
     runs = [run for row in results["rows"] for run in row["runs"]]
-    minutes = sum(run["train_minutes"] for run in runs)
+    training = sum(run["train_minutes"] for run in runs)
+    searching = sum(search["minutes"] for search in results["searches"])
     facts = (
         f"Made by `partnas experiment science --preset {results['preset']}` on the {results['data']}. Every row has the "
         f"same budget: a search of {_steps(search)} and a training of {_steps(train)}. This is a small part of what the "
@@ -34,8 +35,8 @@ def _setting(results: dict[str, Any]) -> str:
     if runs:
         facts += (
             f" Test: {runs[0]['frames']} pictures of motions that neither search nor training has seen; predicting the "
-            f"mean training pose gives {runs[0]['mean_pose_mpjpe_mm']:.1f} mm. The trainings below took "
-            f"{minutes:.0f} minutes of wall time together."
+            f"mean training pose gives {runs[0]['mean_pose_mpjpe_mm']:.1f} mm. The {len(results['searches'])} "
+            f"searches took {searching:.0f} minutes of wall time, the trainings {training:.0f}."
         )
     return facts + (
         "\n\nA seed sets the search, the random cells, the weights and the order of the pictures. ± is the standard "
@@ -52,17 +53,22 @@ def _steps(budget: dict[str, Any]) -> str:
 
 def _state(results: dict[str, Any], errors: dict[str, Errors]) -> str:
     """Which runs are there and which are not."""
-    seeds = sorted({seed for found in errors.values() for seed in found})
-    lacking = {name: [seed for seed in seeds or [0] if seed not in found] for name, found in errors.items()}
-    lacking = {name: gone for name, gone in lacking.items() if gone}
+    seeds = results["seeds"]
+    lacking = {name: [seed for seed in seeds if seed not in found] for name, found in errors.items()}
     done = sum(len(found) for found in errors.values())
-    if not lacking:
-        return f"**Complete**: {len(errors)} rows, seeds {', '.join(map(str, seeds))}, {done} runs."
-    gone = "; ".join(f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in lacking.items())
+    of_all = f"{done} of {len(seeds) * len(errors)} runs ({len(errors)} rows, seeds {_listed(seeds)})"
+    if not any(lacking.values()):
+        return f"**Complete**: {of_all}."
+    gone = "; ".join(f"{name} (seed {_listed(seeds)})" for name, seeds in lacking.items() if seeds)
+    again = f"partnas experiment science --preset {results['preset']} --seeds {len(seeds)} --out DIR"
     return (
-        f"**Partial**: {done} runs are done. Still to run: {gone}. The same command with the same `--out` goes on "
-        "from there."
+        f"**Partial**: {of_all} are done. Not done: {gone}. `{again}` on the same folder, with the same other flags if "
+        "there were any, goes on from there."
     )
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _answer(question: Question, rows: dict[str, Any], errors: dict[str, Errors]) -> list[str]:

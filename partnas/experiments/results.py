@@ -18,9 +18,13 @@ MEASURED_DIGITS = 2
 """Of millions of parameters and of GFLOPs, which are few in networks for a CPU."""
 
 
-def write_results(plan: Plan) -> list[Path]:
-    """Write ``results.json`` and the tables from the evaluations that are there; returns the tables' paths."""
-    results = collect(plan)
+def write_results(plan: Plan, seeds: int) -> list[Path]:
+    """Write ``results.json`` and the tables from the evaluations that are there; returns the tables' paths.
+
+    Args:
+        seeds: How many each row is to have.
+    """
+    results = collect(plan, seeds)
     write_json(plan.out / "results.json", results)
     if plan.name == "science":
         path = plan.out / "science.md"
@@ -29,7 +33,7 @@ def write_results(plan: Plan) -> list[Path]:
     return paper_table(plan, results).write(plan.out, plan.name)
 
 
-def collect(plan: Plan) -> dict[str, Any]:
+def collect(plan: Plan, seeds: int) -> dict[str, Any]:
     """What ``results.json`` holds: the settings, and for each row its runs and their means and spreads."""
     rows = [{"name": row.name, "title": row.title, "runs": _runs(plan, row)} for row in plan.rows]
     for row in rows:
@@ -41,8 +45,10 @@ def collect(plan: Plan) -> dict[str, Any]:
         "experiment": plan.name,
         "preset": plan.preset,
         "settings": plan.settings,
-        "data": next((run["data"] for row in rows for run in row["runs"]), None),
+        "seeds": sorted({*range(seeds), *(run["seed"] for row in rows for run in row["runs"])}),
+        "data": next((run["data"] for row in rows for run in row["runs"]), "data that was not read yet"),
         "budget": {"search": _budget(search.model_dump()), "train": _budget(train.model_dump())},
+        "searches": _searches(plan),
         "rows": rows,
     }
 
@@ -55,13 +61,29 @@ def _budget(config: Settings) -> Settings:
     return {name: config[name] for name in ("epochs", "steps_per_epoch", "batch_size", "learning_rate", "milestones")}
 
 
+def _searches(plan: Plan) -> list[dict[str, Any]]:
+    """The complete searches: in which row's folder, of which seed, and their wall time."""
+    found = []
+    for row in plan.rows:
+        for path in sorted(plan.out.glob(f"rows/{row.name}/seed*/search/genotype.json")):
+            seed = _seed_of(path.parent)
+            minutes = _minutes(path.parent, plan.search_config(row, seed).batch_size)
+            found.append({"row": row.name, "seed": seed, "minutes": minutes})
+    return found
+
+
+def _seed_of(run: Path) -> int:
+    """The seed of a search or training, from where it lies."""
+    return int(run.parent.name.removeprefix("seed"))
+
+
 def _runs(plan: Plan, row: Row) -> list[dict[str, Any]]:
     """The complete runs of a row, by seed."""
     found = []
     for path in plan.out.glob(f"rows/{row.name}/seed*/train/evaluation.json"):
         evaluation = json.loads(path.read_text(encoding="utf-8"))
         trained = path.parent
-        seed = int(trained.parent.name.removeprefix("seed"))
+        seed = _seed_of(trained)
         run = {
             "seed": seed,
             "data": evaluation["data"],
@@ -120,7 +142,7 @@ def _measured_line(
                 ("parameters", "parameters", 1e6), ("flops", "flops_paper", 1e9), ("flops_exact", "flops_exact", 1e9),
             ):  # fmt: skip
                 values[column] = spread([run[figure] / unit for run in runs], MEASURED_DIGITS)
-    data = f"{results['data'] or 'not run yet'}, {plan.preset}, {len(runs)} seeds"
+    data = f"{results['data']}, {plan.preset}, {len(runs)} of {len(results['seeds'])} seeds"
     return Line(row.title, values, data, measured=True)
 
 

@@ -53,14 +53,19 @@ def run_experiment(plan: Plan, seeds: int = 3, rows: Sequence[str] = (), progres
     work = [(row, seed) for seed in range(seeds) for row in chosen]
     try:
         while work:
-            left = [(row, seed) for row, seed in work if not _run_row(plan, row, seed, say, progress)]
+            left = []
+            for row, seed in work:
+                if not _run_row(plan, row, seed, say, progress):
+                    left.append((row, seed))
+                else:
+                    write_results(plan, seeds)
             if len(left) == len(work):
                 say(f"{len(left)} of the runs are another process's; it writes the tables when they are done")
                 break
             work = left
     except Stopped:
         raise Stopped(f"{plan.out}: stopped and saved; go on with the same command") from None
-    return write_results(plan)
+    return write_results(plan, seeds)
 
 
 def print_line(text: str) -> None:
@@ -91,7 +96,6 @@ def _run_row(plan: Plan, row: Row, seed: int, say: Callable[[str], None], progre
         train(config, trained, _can_resume(trained), progress)
         result = evaluate(trained, config.data, trained, device=config.device, progress=progress)
         say(f"{row.name}, seed {seed}: MPJPE {result['mpjpe_mm']:.1f} mm")
-    write_results(plan)
     return True
 
 

@@ -42,7 +42,7 @@ def test_cells_are_means_and_deviations_over_seeds(tmp_path):
     for seed, error, parameters in ((0, 51.0, 1_500_000), (1, 52.0, 1_600_000), (2, 56.0, 1_700_000)):
         write_run(plan, "ni2", seed, error, ACTIONS, parameters)
     write_run(plan, "ni3", 0, 60.0, ACTIONS)
-    markdown, table = (path.read_text() for path in write_results(plan))
+    markdown, table = (path.read_text() for path in write_results(plan, 3))
     ours = cells(markdown, "→ Ours, N_i = 2")
     # Mean 53, squares of 2, 1 and 3 over two: the root of 7.
     assert ours["Avg"] == "53.0 ± 2.6"
@@ -51,11 +51,11 @@ def test_cells_are_means_and_deviations_over_seeds(tmp_path):
     assert ours["Params"] == "1.60M ± 0.10"
     assert ours["FLOPs, exact"] == "0.30G ± 0.00"
     assert ours["FLOPs, paper's count"] == "0.50G ± 0.00"
-    assert ours["Data"] == "Human36M, mini, 3 seeds"
+    assert ours["Data"] == "Human36M, mini, 3 of 3 seeds"
     assert cells(markdown, "Ours, N_i = 2")["Params"] == "13.0M"
     assert cells(markdown, "→ Ours, N_i = 3")["Avg"] == "60.0"
     assert cells(markdown, "→ Ours, N_i = 4")["Avg"] == "–"
-    assert 'Ours, N_i = 4,"Human36M, mini, 0 seeds",measured' in table.replace('"Ours, N_i = 4"', "Ours, N_i = 4")
+    assert '"Human36M, mini, 0 of 3 seeds",measured' in table
     titles = [line.split("|")[1].strip() for line in markdown.splitlines() if line.startswith("|")][2:]
     assert titles == [name for row in plan.rows for name in (row.title, f"→ {row.title}")]
 
@@ -63,7 +63,7 @@ def test_cells_are_means_and_deviations_over_seeds(tmp_path):
 def test_actions_of_other_data_get_columns(tmp_path):
     plan = Plan("table4", tmp_path, "mini")
     write_run(plan, "nc15", 0, 50.0, ["dance_b", "run"])
-    ours = cells(write_results(plan)[0].read_text(), "→ Ours, N_c = 15")
+    ours = cells(write_results(plan, 3)[0].read_text(), "→ Ours, N_c = 15")
     assert (ours["dance_b"], ours["run"], ours["Direct."]) == ("50.0", "51.0", "–")
 
 
@@ -71,13 +71,14 @@ def test_results_keep_every_run(tmp_path):
     plan = Plan("table2", tmp_path, "mini", {"train": {"epochs": 9}})
     for seed in (1, 0):
         write_run(plan, "original", seed, 50.0 + seed)
-    results = collect(plan)
+    results = collect(plan, 1)
     original = results["rows"][0]
     assert [run["seed"] for run in original["runs"]] == [0, 1]
     assert original["summary"]["mpjpe_mm"] == {"mean": 50.5, "deviation": pytest.approx(0.5**0.5), "count": 2}
     assert original["runs"][0]["train_minutes"] == 2.0
     assert results["budget"]["train"]["epochs"] == 9
     assert results["rows"][1]["runs"] == []
+    assert results["seeds"] == [0, 1]
 
 
 def report(tmp_path, found, others):
@@ -87,7 +88,7 @@ def report(tmp_path, found, others):
     for name, errors in others.items():
         for seed, error in enumerate(errors):
             write_run(plan, name, seed, error)
-    return write_results(plan)[0].read_text()
+    return write_results(plan, 3)[0].read_text()
 
 
 def sentence(text, beginning):
@@ -117,10 +118,18 @@ def test_the_report_claims_what_the_spread_allows(tmp_path):
 
 def test_the_report_names_what_is_not_done(tmp_path):
     text = report(tmp_path, [100.0, 101.0], {"ni1": [90.0]})
-    assert "**Partial**: 3 runs are done" in text
-    assert "ni1 (seed 1)" in text
-    assert "ni3 (seed 0, 1)" in text
-    assert "found (" not in text
+    assert "**Partial**: 3 of 39 runs (13 rows, seeds 0, 1, 2) are done" in text
+    assert "ni1 (seed 1, 2)" in text
+    assert "ni3 (seed 0, 1, 2)" in text
+    assert "found (seed 2)" in text
+    assert "`partnas experiment science --preset mini --seeds 3 --out DIR`" in text
+
+
+def test_a_complete_report_says_so(tmp_path):
+    plan = Plan("science", tmp_path, "mini")
+    for row in plan.rows:
+        write_run(plan, row.name, 0, 50.0)
+    assert "**Complete**: 13 of 13 runs" in write_results(plan, 1)[0].read_text()
 
 
 def test_a_group_is_its_mean_for_the_seeds_that_all_have(tmp_path):
@@ -132,6 +141,5 @@ def test_a_group_is_its_mean_for_the_seeds_that_all_have(tmp_path):
 
 
 def test_a_report_without_runs(tmp_path):
-    text = write_results(Plan("science", tmp_path, "mini"))[0].read_text()
-    assert "0 runs are done" in text
-    assert "found (seed 0)" in text
+    text = write_results(Plan("science", tmp_path, "mini"), 3)[0].read_text()
+    assert "0 of 39 runs" in text

@@ -67,6 +67,8 @@ def finished(cli, data, tmp_path_factory):
 
 def without_times(out):
     results = json.loads((out / "results.json").read_text())
+    for search in results["searches"]:
+        assert search.pop("minutes") >= 0
     for row in results["rows"]:
         for run in row["runs"]:
             assert run.pop("train_minutes") >= 0
@@ -78,7 +80,9 @@ def test_a_whole_experiment(finished):
     assert process.stdout.count(": search") == 2
     assert process.stdout.count(": train") == 4
     assert process.stdout.splitlines()[-2:] == [str(out / "table2.md"), str(out / "table2.csv")]
-    rows = {row["name"]: row for row in without_times(out)["rows"]}
+    results = without_times(out)
+    assert results["searches"] == [{"row": "original", "seed": 0}, {"row": "original", "seed": 1}]
+    rows = {row["name"]: row for row in results["rows"]}
     assert [len(rows[name]["runs"]) for name in (*ROWS, "shuffled2", "shuffled3")] == [2, 2, 0, 0]
     for name in ROWS:
         for run in rows[name]["runs"]:
