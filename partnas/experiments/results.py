@@ -153,12 +153,14 @@ def spread(values: list[float], digits: int | None = None) -> Spread:
 
 def _notes(results: dict[str, Any]) -> list[str]:
     search, train = results["budget"]["search"], results["budget"]["train"]
-    return [
+    notes = [
         "± is the standard deviation over seeds (n - 1); each seed has a search, weights and order of its own.",
         f"Every measured row: preset {results['preset']}, search of {_steps(search)}, training of {_steps(train)}. "
         "The paper's figures are of its own data and budget; only rows of the same data can be compared.",
-        "The paper's ResNet was pretrained on ImageNet; the measured one starts from random weights.",
     ]
+    if results["experiment"] == "table3":
+        notes.append("The paper's ResNet was pretrained on ImageNet; the measured one starts from random weights.")
+    return notes
 
 
 def _steps(budget: Settings) -> str:
