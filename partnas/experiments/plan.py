@@ -64,7 +64,7 @@ class Plan:
         """Make the folder, or see that it is this experiment's.
 
         Raises:
-            PartnasError: It holds another experiment, or something else.
+            PartnasError: It holds another experiment, or something else, or a setting is bad.
         """
         path = self.out / "experiment.json"
         mine = {
@@ -85,6 +85,8 @@ class Plan:
             raise PartnasError(f"{self.out}: holds something other than an experiment; choose another --out")
         for row in self.rows:
             self.train_config(row, 0, None)
+            if row.searched:
+                self.search_config(row, 0)
         write_json(path, mine)
 
     def folder(self, row: Row, seed: int) -> Path:

@@ -100,8 +100,8 @@ def test_unknown_names_are_refused(tmp_path):
     refused("preset: 'huge'", "mini", call=lambda: Plan("table1", tmp_path, "huge"))
     refused("--set: 'evaluate'", call=lambda: Plan("table1", tmp_path, "mini", {"evaluate": {}}))
     refused("row: table4", "'ni1'", "nc10", call=lambda: Plan("table4", tmp_path).chosen(["ni1"]))
-    bad = Plan("table1", tmp_path / "new", "mini", {"train": {"epoch": 1}})
-    refused("epoch", call=bad.open)
+    for job in ("search", "train"):
+        refused("epoch", call=Plan("table1", tmp_path / "new", "mini", {job: {"epoch": 1}}).open)
     assert not (tmp_path / "new").exists()
 
 
