@@ -261,7 +261,7 @@ setup(
     packages=[*find_packages(include=["partnas", "partnas.*"]), "partnas.kernels"],
     package_dir={"partnas.kernels": "kernels"},
     package_data={
-        "partnas": ["published.yaml"],
+        "partnas": ["published.yaml", "reference/*"],
         "partnas.data": ["sample/*", "sample/**/*"],
         "partnas.viz": ["*.j2"],
     },

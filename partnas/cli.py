@@ -1,4 +1,7 @@
-"""The command line: ``partnas demo | search | derive | train | evaluate | roots | mupots | predict | flops | bench | data | info | report``."""
+"""The command line.
+
+``partnas demo | search | derive | train | evaluate | experiment | roots | mupots | predict | flops | bench | data | info | report``.
+"""
 
 import json
 import sys
@@ -108,7 +111,8 @@ def search(
 def train(
     out: Out,
     genotype: Annotated[
-        Path | None, typer.Option(help="genotype.json, or the folder of a search; not for --kind resnet50 and rootnet.")
+        Path | None,
+        typer.Option(help="genotype.json, the folder of a search, or reference; not for --kind resnet50 and rootnet."),
     ] = None,
     kind: Annotated[str | None, typer.Option(help="partnet, resnet50, deconv (searched backbone) or rootnet.")] = None,
     preset: Preset = "small",
@@ -293,7 +297,7 @@ def predict(
 
 @app.command()
 def flops(
-    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, resnet50 or rootnet.")],
+    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, reference, resnet50 or rootnet.")],
     kind: Annotated[str, typer.Option(help="partnet or deconv.")] = "partnet",
     preset: Preset = "small",
     cells: Annotated[int | None, typer.Option(help="N_c.")] = None,
@@ -303,7 +307,7 @@ def flops(
 ) -> None:
     """Parameters and FLOPs (multiply-adds), in every counting convention."""
     from partnas.config import load_config, merge, parse_settings
-    from partnas.flops import count, table
+    from partnas.flops import count, published_counts, table
     from partnas.networks import build
     from partnas.train import load_genotype, network_spec
 
@@ -316,7 +320,12 @@ def flops(
             over = merge({"network": {"fusion_nodes": len(genotype.fusion)}}, over)
     config = load_config("train", preset, None, merge(over, {"kind": kind}))
     result = count(build(network_spec(config, genotype)), config.space().input_size)
-    typer.echo(json.dumps(result) if as_json else table(result))
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(table(result))
+    if network == "reference" and kind == "partnet" and (paper := published_counts(config.space().cells)):
+        typer.echo(paper)
 
 
 @app.command()
@@ -369,6 +378,43 @@ def bench(
         code = subprocess.run(command).returncode
         if code:
             raise typer.Exit(code)
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or science.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The experiment's folder; one that is there is gone on with.")
+    ],
+    preset: Annotated[
+        str, typer.Option(help="paper (presets search and small) or mini, for CPUs: the same budget for every row.")
+    ] = "paper",
+    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1 and so on.")] = 3,
+    row: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be repeated.")] = None,
+    data: Data = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="JOB.NAME=VALUE", help="For every row, such as train.epochs=2."),
+    ] = None,
+    threads: Threads = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a whole table of the paper: for each row and seed search, train, evaluate. Killed, it goes on where it was.
+
+    As in the paper the search is on Human3.6M; other sets of --data are trained on.
+    """
+    from partnas.config import merge, parse_settings
+    from partnas.experiments import Plan, run_experiment
+
+    settings = parse_settings(setting or [])
+    if data is not None:
+        trained = data_settings(data)
+        searched = trained | {"sets": [chosen for chosen in trained["sets"] if chosen["name"] == "human36m"]}
+        settings = merge({"search": {"data": searched}, "train": {"data": trained}}, settings)
+    plan = Plan(name, out, preset, settings, given(threads=threads, device=device))
+    for path in run_experiment(plan, seeds, row or [], not quiet):
+        typer.echo(path)
 
 
 @app.command()

@@ -109,6 +109,9 @@ class SearchConfig(JobConfig):
     epochs: int = pydantic.Field(25, ge=1)
     batch_size: int = pydantic.Field(40, ge=1)
     milestones: list[int] = [15, 20]
+    kind: Literal["supernet", "backbone_supernet"] = pydantic.Field(
+        "supernet", description="backbone_supernet: deconvolutions in the fusion cells' place (Table 3)"
+    )
     order: Literal["first", "second"] = pydantic.Field("first", description="of the architecture gradient (Eq. 5)")
     recompute: Literal["none", "light", "cell"] = pydantic.Field(
         "light", description="what backward forms anew rather than keeps"

@@ -8,11 +8,12 @@ import torch
 
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
-from partnas.nn import DeconvNet, PartNet, PoseResNet50, RootNet, Supernet
+from partnas.nn import BackboneSupernet, DeconvNet, PartNet, PoseResNet50, RootNet, Supernet
 from partnas.run import load_checkpoint, load_weights
 from partnas.space import SearchSpace
 
-KINDS = ("supernet", "partnet", "resnet50", "deconv", "rootnet")
+KINDS = ("supernet", "backbone_supernet", "partnet", "resnet50", "deconv", "rootnet")
+SUPERNETS = {"supernet": Supernet, "backbone_supernet": BackboneSupernet}
 ROOT_FIELDS = ("input_size", "width", "blocks", "channels")
 
 
@@ -39,8 +40,8 @@ def build(spec: Mapping[str, Any]) -> torch.nn.Module:
     for field in ("order", "intermediate_supervision"):
         if spec.get(field) and kind != "partnet":
             raise PartnasError(f"network: field {field!r} is of a partnet, not of a {kind}; leave it out")
-    if kind == "supernet":
-        return Supernet(space)
+    if kind in SUPERNETS:
+        return SUPERNETS[kind](space)
     if kind == "resnet50":
         return PoseResNet50(space)
     if "genotype" not in spec:

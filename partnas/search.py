@@ -14,7 +14,7 @@ from partnas.graph import GraphedStep, adam, restore_state, set_learning_rate, s
 from partnas.inference import mpjpe_of
 from partnas.loop import Batches, Job, batches_per_epoch, learning_rate_at, run_job
 from partnas.loss import pose_loss
-from partnas.nn import Supernet
+from partnas.networks import SUPERNETS
 from partnas.nn.synchronise import synchronise
 from partnas.run import Run, write_text
 
@@ -26,7 +26,8 @@ class Search(Job):
         self.config, self.world = config, world
         space = config.space()
         torch.manual_seed(config.seed)
-        self.network = Supernet(space, config.recompute, getattr(torch, config.activation_dtype)).to(world.device)
+        supernet = SUPERNETS[config.kind]
+        self.network = supernet(space, config.recompute, getattr(torch, config.activation_dtype)).to(world.device)
         synchronise(self.network, world.size)
         self.train_set = datasets.training_set(config, datasets.SEARCH_TRAIN)
         self.validation_set = datasets.plain_set(config, datasets.SEARCH_VALIDATION)

@@ -18,10 +18,16 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over several seeds: its mean and its spread, both in the column's unit."""
+    """A figure over several seeds: its mean and its spread, both in the column's unit.
+
+    Attributes:
+        spread: None for a single seed.
+        digits: Decimals, where not the column's.
+    """
 
     mean: float
-    spread: float
+    spread: float | None
+    digits: int | None = None
 
 
 Value = float | str | Spread | None
@@ -51,15 +57,23 @@ class Column:
             return MISSING
         if isinstance(value, str):
             return value
-        if isinstance(value, Spread):
-            return f"{value.mean:.{self.digits}f}{self.unit} ± {value.spread:.{self.digits}f}"
-        return f"{value:.{self.digits}f}{self.unit}"
+        text = f"{_mean(value):.{self.digits_of(value)}f}{self.unit}"
+        if isinstance(value, Spread) and value.spread is not None:
+            text += f" ± {value.spread:.{self.digits_of(value)}f}"
+        return text
+
+    def digits_of(self, value: float | Spread) -> int:
+        """The decimals that a value is printed with."""
+        own = value.digits if isinstance(value, Spread) else None
+        return self.digits if own is None else own
 
     def marks(self, values: list[Value]) -> list[str]:
         """For each value ``best``, ``second`` or nothing; figures that print alike rank alike."""
         if self.better is None:
             return [""] * len(values)
-        printed = [None if isinstance(value, str | None) else round(_mean(value), self.digits) for value in values]
+        printed = [
+            None if isinstance(value, str | None) else round(_mean(value), self.digits_of(value)) for value in values
+        ]
         ranking = sorted({figure for figure in printed if figure is not None}, reverse=self.better == "higher")
         if len(ranking) < 2:
             return [""] * len(values)
@@ -206,8 +220,10 @@ def _mean(value: float | Spread) -> float:
 def _plain(column: Column, value: Value, with_spread: bool) -> list[str]:
     if value is None or isinstance(value, str):
         return [value or ""] + ([""] if with_spread else [])
-    spread = [f"{value.spread:.{column.digits}f}" if isinstance(value, Spread) else ""] if with_spread else []
-    return [f"{_mean(value):.{column.digits}f}", *spread]
+    digits = column.digits_of(value)
+    has_spread = isinstance(value, Spread) and value.spread is not None
+    spread = [f"{value.spread:.{digits}f}" if has_spread else ""] if with_spread else []
+    return [f"{_mean(value):.{digits}f}", *spread]
 
 
 def _marked(text: str, mark: str) -> str:

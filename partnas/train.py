@@ -22,8 +22,12 @@ from partnas.run import Run, write_text
 
 
 def load_genotype(path: str | Path) -> Genotype:
-    """A genotype from its file, or from the folder of the search that found it."""
+    """A genotype from its file, from the folder of the search that found it, or the one named ``reference``."""
     path = Path(path)
+    if str(path) == "reference" and not path.exists():
+        from partnas.genotypes import REFERENCE
+
+        return REFERENCE
     return Genotype.load(path / "genotype.json" if path.is_dir() else path)
 
 
