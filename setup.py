@@ -262,7 +262,7 @@ setup(
     package_dir={"partnas.kernels": "kernels"},
     package_data={
         "partnas": ["published.yaml", "reference/*"],
-        "partnas.data": ["sample/*", "sample/**/*"],
+        "partnas.data": ["sample/*", "sample/**/*", "objects/*"],
         "partnas.viz": ["*.j2"],
     },
     ext_modules=[

@@ -464,6 +464,34 @@ def check(
         raise typer.Exit(1)
 
 
+@data_app.command()
+def occluders(
+    voc: Annotated[
+        Path, typer.Argument(metavar="VOC_DIR", help="Pascal VOC 2012: the folder VOC2012, or the one above it.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to make; training reads it by --set augmentation.occluders=OUT.")],
+    quiet: Quiet = False,
+) -> None:
+    """Cut out the objects of Pascal VOC 2012 that the paper pastes over training images."""
+    from partnas.data.occluders import cut_out_voc
+
+    typer.echo(f"{cut_out_voc(voc, out, progress=not quiet)} objects in {out}")
+
+
+@data_app.command()
+def render_objects(
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    count: Annotated[int, typer.Option(min=1, help="How many objects.")] = 90,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same objects.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Render everyday objects to paste over training images; 90 of them ship with the package."""
+    from partnas.data.synth.object_set import render_objects as run_rendering
+
+    run_rendering(out, count, seed, workers, progress=not quiet)
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 1; Ctrl-C is 130."""
     try:

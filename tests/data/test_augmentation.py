@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from partnas.data import Augmentation, mirror_coordinates
-from partnas.data.augmentation import drawn_object, paste
 from partnas.errors import PartnasError
 from partnas.skeleton import HUMAN36M, MUCO
 
@@ -29,21 +28,6 @@ def test_occlusion_covers_some_of_half_of_the_crops():
     assert (crop == 127).all()
     assert np.mean(covered > 0) == pytest.approx(0.5, abs=0.08)
     assert 0.1 < covered[covered > 0].mean() < 0.7
-
-
-@pytest.mark.parametrize("side", [32, 64, 256])
-def test_an_object_has_opaque_and_clear_places(side):
-    colours, opacity = drawn_object(side, np.random.default_rng(1))
-    assert colours.shape[:2] == opacity.shape
-    assert opacity.max() > 0.5
-    assert opacity.min() < 0.1
-
-
-@pytest.mark.parametrize("centre", [(0, 0), (-50, 3), (9.6, 10), (1e4, 1e4)])
-def test_paste_stays_inside(centre):
-    image = np.zeros((10, 12, 3), np.uint8)
-    paste(image, np.full((5, 5, 3), 200.0, np.float32), np.ones((5, 5), np.float32), np.array(centre))
-    assert set(np.unique(image)) <= {0, 200}
 
 
 @pytest.mark.parametrize("skeleton", [HUMAN36M, MUCO])
