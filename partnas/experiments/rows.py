@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from partnas.skeleton import PARTS
+from partnas.skeleton import HUMAN36M
 from partnas.space import OPERATIONS
 
 Settings = dict[str, Any]
@@ -74,7 +74,7 @@ def fusion_nodes(count: int) -> Settings:
 
 def shuffled(number: int) -> Row:
     """A row whose parts are in the ``number``-th random order (section 4.3 of the paper, Fig. 5)."""
-    order = np.random.default_rng(number).permutation(len(PARTS)).tolist()
+    order = np.random.default_rng(number).permutation(len(HUMAN36M.parts)).tolist()
     return Row(f"shuffled{number}", f"Ours, shuffled {number}", fusion_nodes(2), train={"part_order": order})
 
 
