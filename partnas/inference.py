@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from partnas.data import PoseDataset, RootDataset, mirror_coordinates
+from partnas.data import PoseDataset, RootDataset, collate, mirror_coordinates
 from partnas.metrics import mpjpe, mrpe
 
 
@@ -87,7 +87,7 @@ def _over_set(
     was_training = network.training
     network.eval()
     found = []
-    loader = DataLoader(dataset, batch_size, num_workers=workers)
+    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate)
     for batch in tqdm(loader, desc=progress, unit="batch", disable=None if progress else True):
         found.append(predict(batch["image"].to(device)).float().cpu().numpy())
     network.train(was_training)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from partnas.allocator import keep_freed_memory
 from partnas.config import JobConfig
-from partnas.data import EpochSampler, PoseDataset, epoch_length
+from partnas.data import EpochSampler, PoseDataset, collate, epoch_length
 from partnas.datasets import account
 from partnas.distributed import World
 from partnas.errors import PartnasError, Stopped
@@ -65,6 +65,7 @@ class Batches:
                 self.local_batch,
                 sampler=sampler,
                 num_workers=self.workers,
+                collate_fn=collate,
                 pin_memory=self.world.device.type == "cuda",
             )
             epoch, skipped = epoch + 1, 0

@@ -5,12 +5,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from partnas.data.augmentation import Augmentation
-from partnas.data.crop import apply_transform, crop_transform, depth_to_voxels, expand_boxes, voxels_to_camera, warp
+from partnas.data.crop import (
+    apply_transform,
+    crop_transform,
+    depth_to_voxels,
+    expand_boxes,
+    of_reduced,
+    shrink_of,
+    voxels_to_camera,
+    warp,
+)
 from partnas.data.frames import Frames
-from partnas.data.images import normalise, read_image
+from partnas.data.images import normalise, read_image, reduction_for
 from partnas.errors import PartnasError
 
 
@@ -46,9 +55,11 @@ class PoseDataset(Dataset):
         self.source = source
         self.input_size, self.heatmap_size, self.depth = input_size, heatmap_size, depth
         self.augmentation, self.seed = augmentation, seed
+        if augmentation is not None and augmentation.occlusion_probability:
+            augmentation.objects()  # a missing folder is told now, and what is read is shared with forked workers
         extended = expand_boxes(source.bboxes, source.image_sizes)
         self.boxes = np.where(source.boxes_are_extended[:, None], source.bboxes, extended)
-        self._cached: dict[int, np.ndarray] | None = {} if cache else None
+        self._cached: dict[tuple[int, int], np.ndarray] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -63,19 +74,17 @@ class PoseDataset(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(index)
         source, size = self.source, self.input_size
-        image = self._image(index)
         joints = source.joints_image[index]  # [P, 2]
         relative_depth = source.joints_camera[index, :, 2] - source.joints_camera[index, source.skeleton.root, 2]
         visible = source.visible[index]
         if self.augmentation is None:
             transform = crop_transform(self.boxes[index], size)
-            crop = warp(image, transform, size)
+            crop, colour = self._crop(index, transform), None
         else:
             random = np.random.default_rng([self.seed, turn, index])
             drawn = self.augmentation.draw(random)
             transform = crop_transform(self.boxes[index], size, drawn.rotation, drawn.scale, drawn.flip)
-            crop = self.augmentation.occlude(warp(image, transform, size), random)
-            crop = np.clip(crop * drawn.colour.astype(np.float32), 0, 255)
+            crop, colour = self.augmentation.occlude(self._crop(index, transform), random), drawn.colour
             if drawn.flip:
                 swap = source.skeleton.mirrored()
                 joints, relative_depth, visible = joints[swap], relative_depth[swap], visible[swap]
@@ -85,7 +94,7 @@ class PoseDataset(Dataset):
         if source.has_depth[index]:
             inside &= (z >= 0) & (z < self.depth)
         return {
-            "image": torch.from_numpy(normalise(crop)),
+            "image": torch.from_numpy(normalise(crop, colour)),
             "coordinates": torch.from_numpy(np.nan_to_num(np.column_stack([xy, z]).astype(np.float32))),
             "visible": torch.from_numpy((visible & inside).astype(np.float32)),
             "has_depth": torch.tensor(float(source.has_depth[index])),
@@ -103,12 +112,24 @@ class PoseDataset(Dataset):
             xyz, self.boxes, source.focal, source.principal, source.root_depth, self.heatmap_size, self.depth
         )
 
-    def _image(self, index: int) -> np.ndarray:
+    def _crop(self, index: int, transform: np.ndarray) -> np.ndarray:
+        reduction = reduction_for(shrink_of(transform), self.source.image_sizes[index])
+        return warp(self._image(index, reduction), of_reduced(transform, reduction), self.input_size)
+
+    def _image(self, index: int, reduction: int) -> np.ndarray:
         if self._cached is None:
-            return read_image(self.source.image_path(index))
-        if index not in self._cached:
-            self._cached[index] = read_image(self.source.image_path(index))
-        return self._cached[index]
+            return read_image(self.source.image_path(index), reduction)
+        key = index, reduction
+        if key not in self._cached:
+            self._cached[key] = read_image(self.source.image_path(index), reduction)
+        return self._cached[key]
+
+
+def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Samples as a batch, whose images ``(B, 3, S, S)`` are channels-last as the networks want them."""
+    last = [{**sample, "image": sample["image"].permute(1, 2, 0)} for sample in samples]
+    batch = default_collate(last)
+    return {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
 
 
 def mean_pose(source: Frames) -> np.ndarray:

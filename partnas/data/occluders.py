@@ -4,6 +4,7 @@ A set of objects is a folder of RGBA pictures (PNG or WebP). One ships with the 
 cut out by :func:`cut_out_voc`.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +40,7 @@ class Occluders:
     """
 
     def __init__(self, pictures: Sequence[np.ndarray]):
-        self._objects = [_premultiplied(picture) for picture in pictures]
+        self._objects = [_halved(_premultiplied(picture)) for picture in pictures]
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -48,11 +49,11 @@ class Occluders:
         """A crop ``(S, S, 3)`` uint8 with 1 to 7 objects over it: scale U(0.2, 1) · S / 256, uniform centre."""
         crop, side = crop.copy(), crop.shape[0]
         for _ in range(random.integers(1, 8)):
-            picture = self._objects[random.integers(len(self._objects))]
+            sizes = self._objects[random.integers(len(self._objects))]
             scale = random.uniform(0.2, 1) * side / 256
-            size = [max(round(length * scale), 1) for length in (picture.shape[1], picture.shape[0])]
-            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            blend(crop, cv2.resize(picture, size, interpolation=how), random.uniform(0, side, 2))
+            size = [max(round(length * scale), 1) for length in sizes[0].shape[1::-1]]
+            nearest = sizes[min(max(int(-math.log2(scale)), 0), len(sizes) - 1)]
+            blend(crop, cv2.resize(nearest, size, interpolation=cv2.INTER_LINEAR), random.uniform(0, side, 2))
         return crop
 
 
@@ -69,10 +70,10 @@ def blend(image: np.ndarray, picture: np.ndarray, centre: np.ndarray) -> None:
     x1, y1 = min(left + width, image.shape[1]), min(top + height, image.shape[0])
     if x0 >= x1 or y0 >= y1:
         return
-    part = picture[y0 - top : y1 - top, x0 - left : x1 - left]
-    behind = image[y0:y1, x0:x1]
-    seen = 255 - part[..., 3:].astype(np.uint16)
-    image[y0:y1, x0:x1] = part[..., :3] + ((behind * seen + 127) // 255).astype(np.uint8)
+    part, behind = picture[y0 - top : y1 - top, x0 - left : x1 - left], image[y0:y1, x0:x1]
+    seen = cv2.bitwise_not(cv2.cvtColor(cv2.extractChannel(part, 3), cv2.COLOR_GRAY2RGB))
+    seen = cv2.multiply(behind, seen, scale=1 / 255)
+    image[y0:y1, x0:x1] = cv2.add(seen, cv2.cvtColor(part, cv2.COLOR_RGBA2RGB))
 
 
 @lru_cache(maxsize=4)
@@ -223,6 +224,15 @@ def _read_rgba(path: Path) -> np.ndarray:
     if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
         raise PartnasError(f"{path}: has no alpha of 8 bits; give an RGBA picture")
     return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+
+
+def _halved(picture: np.ndarray) -> list[np.ndarray]:
+    """A picture and its halves, down to an eighth: from the next larger one any size is a quick resampling away."""
+    sizes = [picture]
+    for _ in range(3):
+        half = [max(length // 2, 1) for length in sizes[-1].shape[1::-1]]
+        sizes.append(cv2.resize(sizes[-1], half, interpolation=cv2.INTER_AREA))
+    return sizes
 
 
 def _premultiplied(picture: np.ndarray) -> np.ndarray:
