@@ -465,6 +465,33 @@ def check(
 
 
 @data_app.command()
+def show(
+    root: Annotated[
+        Path | None,
+        typer.Argument(help="A data set, or the folder above several; the embedded sample where left out."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("grid.png"),
+    count: Annotated[int, typer.Option(min=1, help="People of each set.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice and of the augmentation.")] = 0,
+    augmentation: Annotated[bool, typer.Option(help="Show crops as training varies them, or plain ones.")] = True,
+    one_by_one: Annotated[
+        bool, typer.Option("--one-by-one", help="The same people in rows, one for each augmentation of the paper.")
+    ] = False,
+    occluders: Annotated[
+        str | None, typer.Option(help="Folder of objects to paste, or Pascal VOC 2012; rendered ones where left out.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw crops as training sees them, with their joints: every set of a folder, in one picture."""
+    from partnas.data import Augmentation, embedded_root
+    from partnas.show import show as run_show
+
+    chosen = Augmentation(occluders=occluders) if augmentation else None
+    found = run_show(root or embedded_root(), out, count, seed, chosen, one_by_one, progress=not quiet)
+    typer.echo(f"{out}: {', '.join(f'{name} ({people:,} people)' for name, people in found.items())}")
+
+
+@data_app.command()
 def occluders(
     voc: Annotated[
         Path, typer.Argument(metavar="VOC_DIR", help="Pascal VOC 2012: the folder VOC2012, or the one above it.")
