@@ -261,7 +261,8 @@ setup(
     packages=[*find_packages(include=["partnas", "partnas.*"]), "partnas.kernels"],
     package_dir={"partnas.kernels": "kernels"},
     package_data={
-        "partnas.data": ["sample/*", "sample/**/*"],
+        "partnas": ["published.yaml", "reference/*"],
+        "partnas.data": ["sample/*", "sample/**/*", "objects/*"],
         "partnas.viz": ["*.j2"],
     },
     ext_modules=[

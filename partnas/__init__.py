@@ -11,7 +11,7 @@ from partnas.errors import PartnasError
 if TYPE_CHECKING:
     from partnas import ops
     from partnas.genotype import Edge, Genotype
-    from partnas.nn import DeconvNet, PartNet, PoseResNet50, Supernet
+    from partnas.nn import DeconvNet, PartNet, PoseResNet50, RootNet, Supernet
     from partnas.space import OPERATIONS, SearchSpace
 
 __version__ = "0.1.0"
@@ -23,6 +23,7 @@ _HOMES = {
     "OPERATIONS": "partnas.space",
     "PartNet": "partnas.nn",
     "PoseResNet50": "partnas.nn",
+    "RootNet": "partnas.nn",
     "SearchSpace": "partnas.space",
     "Supernet": "partnas.nn",
 }
@@ -35,6 +36,7 @@ __all__ = [
     "PartNet",
     "PartnasError",
     "PoseResNet50",
+    "RootNet",
     "SearchSpace",
     "Supernet",
     "ops",

@@ -1,7 +1,11 @@
-"""The command line: ``partnas demo | search | derive | train | evaluate | predict | flops | bench | data | info | report``."""
+"""The command line.
+
+``partnas demo | search | derive | train | evaluate | experiment | roots | mupots | predict | flops | bench | data | info | report``.
+"""
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +29,16 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as network.channels=8.")
 ]
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Data set in the Human3.6M layout; the embedded sample where left out.")
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="[NAME[,NAME]=]DIR",
+        help="Folder of Human3.6M, or of NAME: human36m, muco, mpii, coco (or mupots to evaluate); or the folder above. "
+        "Several are mixed. The embedded sample where left out.",
+    ),
+]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out people whose annotation or image is broken, and list them.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
@@ -44,12 +57,19 @@ def given(**settings: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def job_config(job: str, preset: str | None, file: Path | None, settings: list[str] | None, data: Path | None, **flags):
+def data_settings(data: list[str] | None, skip_broken: bool = False) -> dict[str, Any]:
+    """What ``--data`` and ``--skip-broken`` say, as fields of ``DataConfig``."""
+    from partnas.config import parse_data
+
+    return (parse_data(data) if data else {}) | ({"skip_broken": True} if skip_broken else {})
+
+
+def job_config(
+    job: str, preset: str | None, file: Path | None, settings: list[str] | None, data: dict[str, Any], **flags: Any
+):
     from partnas.config import load_config, merge, parse_settings
 
-    over = merge(given(**flags), parse_settings(settings or []))
-    if data is not None:
-        over = merge({"data": {"root": str(data)}}, over)
+    over = merge({"data": data, **given(**flags)}, parse_settings(settings or []))
     return load_config(job, preset, file, over)
 
 
@@ -60,6 +80,7 @@ def search(
     config: ConfigFile = None,
     setting: Settings = None,
     data: Data = None,
+    skip_broken: SkipBroken = False,
     order: Annotated[str | None, typer.Option(help="first or second: the order of the architecture gradient.")] = None,
     cuda_graph: Annotated[
         bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Record steps as CUDA graphs on a GPU.")
@@ -80,7 +101,8 @@ def search(
         "order": order, "epochs": epochs, "batch_size": batch_size, "seed": seed, "threads": threads, "device": device,
         "cuda_graph": cuda_graph,
     }  # fmt: skip
-    genotype = run_search(job_config("search", preset, config, setting, data, **flags), out, resume, not quiet)
+    source = data_settings(data, skip_broken)
+    genotype = run_search(job_config("search", preset, config, setting, source, **flags), out, resume, not quiet)
     finish(out, genotype.to_json())
     leave()
 
@@ -89,13 +111,15 @@ def search(
 def train(
     out: Out,
     genotype: Annotated[
-        Path | None, typer.Option(help="genotype.json, or the folder of a search; not for --kind resnet50.")
+        Path | None,
+        typer.Option(help="genotype.json, the folder of a search, or reference; not for --kind resnet50 and rootnet."),
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="partnet, resnet50 or deconv (searched backbone).")] = None,
+    kind: Annotated[str | None, typer.Option(help="partnet, resnet50, deconv (searched backbone) or rootnet.")] = None,
     preset: Preset = "small",
     config: ConfigFile = None,
     setting: Settings = None,
     data: Data = None,
+    skip_broken: SkipBroken = False,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     seed: Seed = None,
@@ -104,7 +128,7 @@ def train(
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a derived network or a baseline from scratch."""
+    """Train a derived network, a baseline or a root network from scratch."""
     from partnas.distributed import leave
     from partnas.train import train as run_train
 
@@ -112,7 +136,8 @@ def train(
         "genotype": str(genotype) if genotype else None, "kind": kind, "epochs": epochs, "batch_size": batch_size,
         "seed": seed, "threads": threads, "device": device,
     }  # fmt: skip
-    run_train(job_config("train", preset, config, setting, data, **flags), out, resume, not quiet)
+    source = data_settings(data, skip_broken)
+    run_train(job_config("train", preset, config, setting, source, **flags), out, resume, not quiet)
     finish(out, f"{out}: trained; `partnas evaluate {out}` measures it\n")
     leave()
 
@@ -146,6 +171,11 @@ def derive(
 def evaluate(
     run: RunFolder,
     data: Data = None,
+    skip_broken: SkipBroken = False,
+    roots: Annotated[
+        Path | None,
+        typer.Option(help="Boxes and root positions in a file such as RootNet writes; else the annotation's."),
+    ] = None,
     protocol: Annotated[int, typer.Option(min=1, max=2, help="Human3.6M protocol.")] = 2,
     stride: Annotated[
         int | None, typer.Option(help="Keep frames with frame_idx % stride == 0; 64 with --data, else 1.")
@@ -158,20 +188,83 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure MPJPE and PA-MPJPE on the test subjects; writes evaluation.json and report.html."""
-    from partnas.config import DataConfig
-    from partnas.evaluate import evaluate as run_evaluation
-    from partnas.evaluate import table
+    """Measure MPJPE and PA-MPJPE on the test subjects (of a root network MRPE), or with --data mupots=DIR 3DPCK on MuPoTS-3D.
+
+    Writes evaluation.json, report.html, and the paper's Table 5, 6 or 7 with a row of this run.
+    """
+    from partnas import evaluate as poses
+    from partnas import mupots as people
+    from partnas.config import data_config
     from partnas.viz.report import write_report
 
+    folder = out or (run if run.is_dir() else run.parent)
+    options = {"flip_test": flip_test, "batch_size": batch_size, "device": device, "progress": not as_json}
+    mupots_root = people.root_named(data or [])
+    if mupots_root is not None:
+        result = people.evaluate_mupots(run, mupots_root, folder, roots, skip_broken, **options)
+        write_report(folder)
+        typer.echo(json.dumps(result, indent=1) if as_json else people.table(result))
+        return
     strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
     if stride is not None:
         strides["test_stride"] = stride
-    source = DataConfig(root=str(data) if data else None, protocol=protocol, **strides)
-    folder = out or (run if run.is_dir() else run.parent)
-    result = run_evaluation(run, source, folder, flip_test, batch_size, device, progress=not as_json)
+    given_data = data_settings(data, skip_broken) | given(roots=str(roots) if roots else None)
+    source = data_config({**given_data, "protocol": protocol, **strides})
+    result = poses.evaluate(run, source, folder, **options)
     write_report(folder)
+    typer.echo(json.dumps(result, indent=1) if as_json else poses.table(result))
+
+
+@app.command()
+def mupots(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Folder of preds_2d_kpt_mupots.mat and preds_3d_kpt_mupots.mat.")
+    ],
+    data: Annotated[Path, typer.Option("--data", help="Folder of MuPoTS-3D, or the one above.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write evaluation.json and the paper's Table 7 here.")
+    ] = None,
+    skip_broken: SkipBroken = False,
+    as_json: Json = False,
+) -> None:
+    """3DPCK on MuPoTS-3D from result files of `partnas evaluate`, or of another program (needs the extra `mupots`)."""
+    from partnas.mupots import root_named, score, table
+
+    result = score(results, root_named([f"mupots={data}"]), out, skip_broken)
     typer.echo(json.dumps(result, indent=1) if as_json else table(result))
+
+
+@app.command()
+def roots(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a `train --kind rootnet`, or its checkpoint.pt.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")],
+    data: Data = None,
+    skip_broken: SkipBroken = False,
+    protocol: Annotated[int, typer.Option(min=1, max=2, help="Human3.6M protocol.")] = 2,
+    split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Keep frames with frame_idx % stride == 0; with --data 64 of test, 5 of train; else 1."),
+    ] = None,
+    flip_test: Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Write the people's extended boxes and roots in camera millimetres, in the layout of the public RootNet's files."""
+    from partnas.config import data_config
+    from partnas.roots import write_roots
+
+    if split not in ("test", "train"):
+        raise PartnasError(f"--split {split}: not known; use test or train")
+    strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
+    if stride is not None:
+        strides[f"{split}_stride"] = stride
+    source = data_config({**data_settings(data, skip_broken), "protocol": protocol, **strides})
+    entries = write_roots(run, source, split, out, flip_test, batch_size, device, progress=not quiet)
+    typer.echo(f"{out}: {len(entries)} roots")
 
 
 @app.command()
@@ -181,10 +274,15 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.json, overlays and 3D views.")],
     boxes: Annotated[
         Path | None,
-        typer.Option(help="JSON: image name to a list of [xmin, ymin, width, height]; else the whole image."),
+        typer.Option(
+            help="JSON: image name to a list of [xmin, ymin, width, height], or what `roots` writes; else the whole image."
+        ),
     ] = None,
     camera: Annotated[
         Path | None, typer.Option(help="JSON: f [2] and c [2] in pixels; else f = 1500 and c = the image's centre.")
+    ] = None,
+    root_net: Annotated[
+        Path | None, typer.Option(help="The run of a root network, for absolute depths; else from the boxes' areas.")
     ] = None,
     flip_test: Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -193,13 +291,13 @@ def predict(
     """3D poses of the people in images: JSON, an overlay picture and a rotatable view for each."""
     from partnas.predict import predict as run_prediction
 
-    result = run_prediction(run, images, out, boxes, camera, flip_test, device, progress=not as_json)
+    result = run_prediction(run, images, out, boxes, camera, root_net, flip_test, device, progress=not as_json)
     typer.echo(json.dumps(result) if as_json else f"{out}: {len(result['images'])} image(s); see predictions.json")
 
 
 @app.command()
 def flops(
-    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, or resnet50.")],
+    network: Annotated[str, typer.Argument(help="genotype.json, a search's folder, reference, resnet50 or rootnet.")],
     kind: Annotated[str, typer.Option(help="partnet or deconv.")] = "partnet",
     preset: Preset = "small",
     cells: Annotated[int | None, typer.Option(help="N_c.")] = None,
@@ -209,20 +307,25 @@ def flops(
 ) -> None:
     """Parameters and FLOPs (multiply-adds), in every counting convention."""
     from partnas.config import load_config, merge, parse_settings
-    from partnas.flops import count, table
+    from partnas.flops import count, published_counts, table
     from partnas.networks import build
     from partnas.train import load_genotype, network_spec
 
     over = merge({"network": given(cells=cells, fusion_nodes=fusion_nodes)}, parse_settings(setting or []))
-    if network == "resnet50":
-        genotype, kind = None, "resnet50"
+    if network in ("resnet50", "rootnet"):
+        genotype, kind = None, network
     else:
         genotype = load_genotype(network)
         if fusion_nodes is None:
             over = merge({"network": {"fusion_nodes": len(genotype.fusion)}}, over)
     config = load_config("train", preset, None, merge(over, {"kind": kind}))
     result = count(build(network_spec(config, genotype)), config.space().input_size)
-    typer.echo(json.dumps(result) if as_json else table(result))
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(table(result))
+    if network == "reference" and kind == "partnet" and (paper := published_counts(config.space().cells)):
+        typer.echo(paper)
 
 
 @app.command()
@@ -278,6 +381,43 @@ def bench(
 
 
 @app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or science.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The experiment's folder; one that is there is gone on with.")
+    ],
+    preset: Annotated[
+        str, typer.Option(help="paper (presets search and small) or mini, for CPUs: the same budget for every row.")
+    ] = "paper",
+    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1 and so on.")] = 3,
+    row: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be repeated.")] = None,
+    data: Data = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="JOB.NAME=VALUE", help="For every row, such as train.epochs=2."),
+    ] = None,
+    threads: Threads = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a whole table of the paper: for each row and seed search, train, evaluate. Killed, it goes on where it was.
+
+    As in the paper the search is on Human3.6M; other sets of --data are trained on.
+    """
+    from partnas.config import merge, parse_settings
+    from partnas.experiments import Plan, run_experiment
+
+    settings = parse_settings(setting or [])
+    if data is not None:
+        trained = data_settings(data)
+        searched = trained | {"sets": [chosen for chosen in trained["sets"] if chosen["name"] == "human36m"]}
+        settings = merge({"search": {"data": searched}, "train": {"data": trained}}, settings)
+    plan = Plan(name, out, preset, settings, given(threads=threads, device=device))
+    for path in run_experiment(plan, seeds, row or [], not quiet):
+        typer.echo(path)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the demo's run.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
@@ -307,17 +447,76 @@ def synthesize(
 
 @data_app.command()
 def check(
-    root: Annotated[Path | None, typer.Argument(help="The data set; the embedded sample where left out.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Argument(help="A data set, or the folder above several; the embedded sample where left out."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read every annotation and every image and list what is broken; exits 1 where anything is."""
+    """Read every annotation and image and list what is missing, broken or out of range; exits 1 where anything is."""
     from partnas.data import check as run_check
     from partnas.data import embedded_root
 
-    problems = run_check(root or embedded_root())
-    typer.echo(json.dumps(problems, indent=1) if as_json else "\n".join(problems) or "no problems found")
-    if problems:
+    report = run_check(root or embedded_root())
+    lines = [*report.parts, *(report.problems or ["no problems found"])]
+    typer.echo(json.dumps(asdict(report), indent=1) if as_json else "\n".join(lines))
+    if report.problems:
         raise typer.Exit(1)
+
+
+@data_app.command()
+def show(
+    root: Annotated[
+        Path | None,
+        typer.Argument(help="A data set, or the folder above several; the embedded sample where left out."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("grid.png"),
+    count: Annotated[int, typer.Option(min=1, help="People of each set.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice and of the augmentation.")] = 0,
+    augmentation: Annotated[bool, typer.Option(help="Show crops as training varies them, or plain ones.")] = True,
+    one_by_one: Annotated[
+        bool, typer.Option("--one-by-one", help="The same people in rows, one for each augmentation of the paper.")
+    ] = False,
+    occluders: Annotated[
+        str | None, typer.Option(help="Folder of objects to paste, or Pascal VOC 2012; rendered ones where left out.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw crops as training sees them, with their joints: every set of a folder, in one picture."""
+    from partnas.data import Augmentation, embedded_root
+    from partnas.show import show as run_show
+
+    chosen = Augmentation(occluders=occluders) if augmentation else None
+    found = run_show(root or embedded_root(), out, count, seed, chosen, one_by_one, progress=not quiet)
+    typer.echo(f"{out}: {', '.join(f'{name} ({people:,} people)' for name, people in found.items())}")
+
+
+@data_app.command()
+def occluders(
+    voc: Annotated[
+        Path, typer.Argument(metavar="VOC_DIR", help="Pascal VOC 2012: the folder VOC2012, or the one above it.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to make; training reads it by --set augmentation.occluders=OUT.")],
+    quiet: Quiet = False,
+) -> None:
+    """Cut out the objects of Pascal VOC 2012 that the paper pastes over training images."""
+    from partnas.data.occluders import cut_out_voc
+
+    typer.echo(f"{cut_out_voc(voc, out, progress=not quiet)} objects in {out}")
+
+
+@data_app.command()
+def render_objects(
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    count: Annotated[int, typer.Option(min=1, help="How many objects.")] = 90,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same objects.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Render everyday objects to paste over training images; 90 of them ship with the package."""
+    from partnas.data.synth.object_set import render_objects as run_rendering
+
+    run_rendering(out, count, seed, workers, progress=not quiet)
 
 
 def main() -> None:

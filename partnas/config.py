@@ -1,7 +1,7 @@
 """What a job may be told: defaults from the paper, presets, a YAML file, single settings; later ones win."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 import yaml
@@ -16,11 +16,32 @@ class Strict(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
 
+WITH_DEPTH = ("human36m", "muco")
+SETS = (*WITH_DEPTH, "mpii", "coco", "mupots")
+
+
+class SetConfig(Strict):
+    """One data set."""
+
+    name: Literal["human36m", "mpii", "coco", "muco"]
+    root: str | None = pydantic.Field(
+        None, description="its folder, or the one above; of human36m the embedded sample if null"
+    )
+
+
 class DataConfig(Strict):
     """Where the images are and which of them are read."""
 
     root: str | None = pydantic.Field(
-        None, description="folder with images/ and annotations/; the embedded sample if null"
+        None,
+        description="Human3.6M: folder with images/ and annotations/, or the one above; the embedded sample if null",
+    )
+    sets: list[SetConfig] = pydantic.Field(
+        [], description="sets to mix, in the place of root; half of every epoch is 3D where some have no 3D annotation"
+    )
+    skip_broken: bool = pydantic.Field(False, description="leave out people whose annotation is broken, and list them")
+    roots: str | None = pydantic.Field(
+        None, description="boxes and root positions of the test people, in a file such as RootNet writes"
     )
     protocol: Literal[1, 2] = 2
     train_stride: int = pydantic.Field(5, ge=1, description="keep frames with frame_idx % stride == 0 in training")
@@ -30,6 +51,23 @@ class DataConfig(Strict):
     )
     workers: int = pydantic.Field(0, ge=0, description="loader processes")
     cache: bool = pydantic.Field(False, description="keep decoded images in memory")
+
+    @pydantic.model_validator(mode="after")
+    def _check_sets(self) -> "DataConfig":
+        if self.sets and self.root is not None:
+            raise ValueError("root and sets exclude each other; write root as a set of the name human36m")
+        for chosen in self.sets:
+            if chosen.root is None and chosen.name != "human36m":
+                raise ValueError(f"sets: {chosen.name}: root is missing; name the set's folder")
+        if self.sets and not any(chosen.name in WITH_DEPTH for chosen in self.sets):
+            raise ValueError(f"sets: none of them is 3D; add one of {', '.join(WITH_DEPTH)}")
+        return self
+
+    def in_order(self) -> list[SetConfig]:
+        """All sets, the first 3D one first: its parts are the network's, its people are what is measured."""
+        sets = self.sets or [SetConfig(name="human36m", root=self.root)]
+        first = next(chosen for chosen in sets if chosen.name in WITH_DEPTH)
+        return [first, *(chosen for chosen in sets if chosen is not first)]
 
 
 class JobConfig(Strict):
@@ -51,7 +89,18 @@ class JobConfig(Strict):
     checkpoint_every: int = pydantic.Field(200, ge=1, description="steps between checkpoints")
 
     def space(self) -> SearchSpace:
-        return SearchSpace.from_dict(self.network)
+        """The search space; its skeleton is that of the first 3D set.
+
+        Raises:
+            PartnasError: A field is unknown or out of range, or names another skeleton.
+        """
+        skeleton = self.data.in_order()[0].name
+        space = SearchSpace.from_dict({"skeleton": skeleton, **self.network})
+        if space.skeleton != skeleton:
+            raise PartnasError(
+                f"network.skeleton: {space.skeleton} is not that of the first 3D set, {skeleton}; leave it out"
+            )
+        return space
 
 
 class SearchConfig(JobConfig):
@@ -60,6 +109,9 @@ class SearchConfig(JobConfig):
     epochs: int = pydantic.Field(25, ge=1)
     batch_size: int = pydantic.Field(40, ge=1)
     milestones: list[int] = [15, 20]
+    kind: Literal["supernet", "backbone_supernet"] = pydantic.Field(
+        "supernet", description="backbone_supernet: deconvolutions in the fusion cells' place (Table 3)"
+    )
     order: Literal["first", "second"] = pydantic.Field("first", description="of the architecture gradient (Eq. 5)")
     recompute: Literal["none", "light", "cell"] = pydantic.Field(
         "light", description="what backward forms anew rather than keeps"
@@ -73,16 +125,29 @@ class SearchConfig(JobConfig):
     alpha_weight_decay: float = pydantic.Field(3e-4, ge=0)
 
 
+class RootNetConfig(Strict):
+    """Size of a root network; the defaults are a ResNet-50's."""
+
+    width: int = pydantic.Field(64, ge=1, description="channels of the ResNet's first 3x3 convolutions")
+    blocks: list[int] = pydantic.Field([3, 4, 6, 3], description="bottlenecks of the ResNet's four stages")
+    channels: int = pydantic.Field(256, ge=1, description="channels of the deconvolutions")
+
+
 class TrainConfig(JobConfig):
     """Defaults: section 4.2 of the paper, evaluation stage."""
 
     epochs: int = pydantic.Field(20, ge=1)
     batch_size: int = pydantic.Field(64, ge=1)
     milestones: list[int] = [12, 16]
-    kind: Literal["partnet", "resnet50", "deconv"] = "partnet"
-    genotype: str | None = pydantic.Field(None, description="genotype.json or the folder of a search; not for resnet50")
+    kind: Literal["partnet", "resnet50", "deconv", "rootnet"] = "partnet"
+    genotype: str | None = pydantic.Field(
+        None, description="genotype.json or the folder of a search; not for resnet50 and rootnet"
+    )
     part_order: list[int] | None = pydantic.Field(None, description="order of the heatmaps (the paper's shuffle)")
     intermediate_supervision: bool = False
+    root_net: RootNetConfig = pydantic.Field(
+        RootNetConfig(), description="of kind rootnet, which takes from network its input_size"
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -136,6 +201,23 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     return parsed
 
 
+def parse_data(values: list[str]) -> dict[str, Any]:
+    """``["human36m=DIR", "mpii=DIR"]`` as fields of ``DataConfig``; one plain ``DIR`` is the folder of Human3.6M.
+
+    ``["human36m,mpii=DIR"]`` names two sets that stand in folders of their own below one.
+    """
+    sets = []
+    for value in values:
+        names, equals, root = value.partition("=")
+        chosen = names.split(",")
+        if not equals or not set(chosen) <= set(SETS):
+            chosen, root = ["human36m"], value
+        sets += [{"name": name, "root": root} for name in chosen]
+    if len(values) == 1 and sets[0]["root"] == values[0]:
+        return {"root": values[0], "sets": []}
+    return {"root": None, "sets": sets}
+
+
 def load_config(
     job: Literal["search", "train"],
     preset: str | None = None,
@@ -147,20 +229,34 @@ def load_config(
     Raises:
         PartnasError: An unknown preset, an unknown field, or a value out of range; the message names the field.
     """
+    if preset is not None and preset not in PRESETS:
+        raise PartnasError(f"preset: {preset!r} is not known; use one of {', '.join(PRESETS)}")
     values: dict[str, Any] = {}
+    over = merge(read_yaml(file) if file is not None else {}, settings or {})
     if preset is not None:
-        if preset not in PRESETS:
-            raise PartnasError(f"preset: {preset!r} is not known; use one of {', '.join(PRESETS)}")
-        values = merge(values, PRESETS[preset][job])
-    if file is not None:
-        values = merge(values, read_yaml(file))
-    values = merge(values, settings or {})
-    model = SearchConfig if job == "search" else TrainConfig
+        values = PRESETS[preset]["rootnet" if job == "train" and over.get("kind") == "rootnet" else job]
+    values = merge(values, over)
+    config = _validated(SearchConfig if job == "search" else TrainConfig, values, str(file or "settings"))
+    config.space()
+    return config
+
+
+def data_config(values: dict[str, Any]) -> DataConfig:
+    """A ``DataConfig`` from its fields.
+
+    Raises:
+        PartnasError: An unknown field, or a value out of range; the message names the field.
+    """
+    return _validated(DataConfig, values, "data")
+
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+
+def _validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
     try:
-        config = model.model_validate(values)
+        return model.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise PartnasError(f"{file or 'settings'}: {field}: {first['msg']}") from None
-    config.space()
-    return config
+        raise PartnasError(f"{where}: {field}: {first['msg']}") from None

@@ -1,48 +1,118 @@
-"""Which frames a job reads: the splits of Human3.6M's protocols, as data sets of tensors."""
+"""Which people a job reads: the sets that it names and their splits, as data sets of tensors."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from partnas.config import DataConfig, JobConfig
-from partnas.data import SPLITS, Human36M, PoseDataset, embedded_root
+from partnas.config import DataConfig, JobConfig, SetConfig
+from partnas.data import (
+    SPLITS,
+    Frames,
+    PoseDataset,
+    RootDataset,
+    embedded_root,
+    mixed,
+    read_coco,
+    read_human36m,
+    read_mpii,
+    read_muco,
+)
 from partnas.errors import PartnasError
+from partnas.nn.root_net import HEATMAP_STRIDE
 from partnas.space import SearchSpace
 
 SEARCH_TRAIN, SEARCH_VALIDATION, TRAIN, TEST = "search_train", "search_validation", "train", "test"
+FOLDERS = {"human36m": "Human36M", "mpii": "MPII", "coco": "MSCOCO", "muco": "MuCo", "mupots": "MuPoTS"}
+"""Where each set stands in the public release that holds them all."""
+
+READERS = {"muco": read_muco, "mpii": read_mpii, "coco": read_coco}
 
 
-def root_of(data: DataConfig) -> Path:
-    """The folder that the configuration names, or the embedded sample."""
-    if data.root is None:
+def folder_of(chosen: SetConfig) -> Path:
+    """The folder of a set: the one that is named, or the set's own in it; the embedded sample where none is named."""
+    if chosen.root is None:
         return embedded_root()
-    root = Path(data.root)
+    root = Path(chosen.root)
     if not root.is_dir():
-        raise PartnasError(f"{root}: no such folder; --data names the one that holds images/ and annotations/")
-    return root
+        raise PartnasError(
+            f"{root}: no such folder; --data names that of {chosen.name}, or of another set as NAME=DIR with NAME one "
+            f"of {', '.join(FOLDERS)}"
+        )
+    inside = root / FOLDERS[chosen.name]
+    return inside if inside.is_dir() else root
 
 
-def frames(data: DataConfig, split: str) -> Human36M:
-    """The annotated frames of a split, subsampled as the protocol says."""
-    stride = data.test_stride if split == TEST else data.train_stride
-    return Human36M(root_of(data), SPLITS[data.protocol][split], stride=stride)
+def read(chosen: SetConfig, data: DataConfig, split: str) -> Frames:
+    """The people of a set; of Human3.6M those of a split, subsampled as the protocol says.
+
+    The boxes and root depths of the test people are those of ``data.roots`` where that is given.
+
+    Raises:
+        PartnasError: The set is missing or broken, or has no such split.
+    """
+    root = folder_of(chosen)
+    if chosen.name == "human36m":
+        stride, roots = (data.test_stride, data.roots) if split == TEST else (data.train_stride, None)
+        return read_human36m(root, SPLITS[data.protocol][split], stride, roots, data.skip_broken)
+    if split not in (TRAIN, SEARCH_TRAIN):
+        raise PartnasError(
+            f"{root}: {chosen.name} is read for training alone; name a human36m set to search or to evaluate on"
+        )
+    return READERS[chosen.name](root, skip_broken=data.skip_broken)
 
 
-def as_dataset(source: Human36M, space: SearchSpace, data: DataConfig, **options) -> PoseDataset:
+def frames(data: DataConfig, split: str) -> Frames:
+    """A split of the first 3D set."""
+    return read(data.in_order()[0], data, split)
+
+
+def name_of(data: DataConfig) -> str:
+    """What to call the first 3D set."""
+    root = data.in_order()[0].root
+    return "embedded sample" if root is None else Path(root).resolve().name
+
+
+def account(source: Frames) -> dict[str, Any]:
+    """How many people are read, with and without depth, and who is left out, in a form that JSON can hold."""
+    return {
+        "sets": source.name,
+        "people": len(source),
+        "with_depth": int(np.count_nonzero(source.has_depth)),
+        "left_out": source.left_out,
+        "skipped": source.skipped,
+    }
+
+
+def as_dataset(source: Frames, space: SearchSpace, data: DataConfig, **options) -> PoseDataset:
     return PoseDataset(source, space.input_size, space.heatmap_size, space.depth, cache=data.cache, **options)
 
 
+def as_root_dataset(source: Frames, input_size: int, data: DataConfig, **options) -> RootDataset:
+    return RootDataset(source, input_size, input_size // HEATMAP_STRIDE, depth=1, cache=data.cache, **options)
+
+
 def training_set(config: JobConfig, split: str) -> PoseDataset:
-    return _augmented(config, frames(config.data, split))
+    """All sets, mixed, with augmentation."""
+    sets = [read(chosen, config.data, split) for chosen in config.data.in_order()]
+    return _augmented(config, sets, _pose_dataset_of(config))
 
 
-def training_and_monitor_sets(config: JobConfig, split: str) -> tuple[PoseDataset, PoseDataset]:
-    """The training set without ``monitor_frames`` evenly spaced frames, and those frames without augmentation."""
-    source = frames(config.data, split)
-    held_out = _evenly_spaced(len(source), min(config.data.monitor_frames, len(source) // 10))
-    rest = np.setdiff1d(np.arange(len(source)), held_out)
-    monitor = as_dataset(source.subset(held_out), config.space(), config.data)
-    return _augmented(config, source.subset(rest)), monitor
+def training_and_monitor_sets(
+    config: JobConfig, split: str, make: Callable[..., PoseDataset] | None = None
+) -> tuple[PoseDataset, PoseDataset]:
+    """:func:`training_set` without ``monitor_frames`` evenly spaced frames of the first 3D set, and those without
+    augmentation.
+
+    ``make(people, **options)`` makes a data set of people; one of poses where left out.
+    """
+    make = make or _pose_dataset_of(config)
+    first, *others = (read(chosen, config.data, split) for chosen in config.data.in_order())
+    held_out = _evenly_spaced(len(first), min(config.data.monitor_frames, len(first) // 10))
+    rest = np.setdiff1d(np.arange(len(first)), held_out)
+    return _augmented(config, [first.subset(rest), *others], make), make(first.subset(held_out))
 
 
 def plain_set(config: JobConfig, split: str) -> PoseDataset:
@@ -55,8 +125,12 @@ def spread(config: JobConfig, split: str, count: int) -> PoseDataset:
     return as_dataset(source.subset(_evenly_spaced(len(source), count)), config.space(), config.data)
 
 
-def _augmented(config: JobConfig, source: Human36M) -> PoseDataset:
-    return as_dataset(source, config.space(), config.data, augmentation=config.augmentation, seed=config.seed)
+def _pose_dataset_of(config: JobConfig) -> Callable[..., PoseDataset]:
+    return functools.partial(as_dataset, space=config.space(), data=config.data)
+
+
+def _augmented(config: JobConfig, sets: list[Frames], make: Callable[..., PoseDataset]) -> PoseDataset:
+    return make(mixed(sets, config.space().body), augmentation=config.augmentation, seed=config.seed)
 
 
 def _evenly_spaced(length: int, count: int) -> np.ndarray:

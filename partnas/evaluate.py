@@ -8,13 +8,17 @@ import numpy as np
 
 from partnas import datasets, flops
 from partnas.config import DataConfig
-from partnas.data import PoseDataset, crop_image, mean_pose, read_image
+from partnas.data import Frames, PoseDataset, crop_image, mean_pose, read_image
 from partnas.distributed import join
+from partnas.errors import PartnasError
 from partnas.inference import predict_set
 from partnas.metrics import mpjpe, pose_report
-from partnas.networks import for_inference, load_pose_network
+from partnas.networks import for_inference, load_trained_network
+from partnas.nn import RootNet
+from partnas.protocol_tables import human36m_table
+from partnas.roots import evaluate_roots, roots_table
 from partnas.run import write_atomically, write_json
-from partnas.skeleton import PARTS, ROOT
+from partnas.skeleton import Skeleton
 
 EXAMPLES = 12
 EXAMPLE_SIDE = 256
@@ -29,7 +33,11 @@ def evaluate(
     device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a run's network and write ``evaluation.json``, ``predictions.json`` and ``examples/`` under ``out``.
+    """Evaluate a run's network and write ``evaluation.json``, ``predictions.json`` and ``examples/`` under ``out``; of a
+    root network (see :func:`partnas.roots.evaluate_roots`) ``evaluation.json`` alone.
+
+    ``table5`` (protocol 1) or ``table6`` (protocol 2), as ``.md`` and ``.csv``, is the paper's table with this network
+    in a row of its own.
 
     The poses are compared in camera millimetres relative to the pelvis, back-projected at the root depth of the
     annotation. ``mean_pose_mpjpe_mm`` is what predicting the mean pose of the training subjects would give.
@@ -41,32 +49,68 @@ def evaluate(
         PartnasError: The checkpoint or the data set is broken or missing.
     """
     world = join(device)
-    network = load_pose_network(run).to(world.device)
+    network = load_trained_network(run).to(world.device)
+    if isinstance(network, RootNet):
+        result = evaluate_roots(network, data, batch_size, world.device, flip_test, progress)
+        write_json(out / "evaluation.json", result)
+        return result
     space = network.space
-    training = datasets.frames(data, datasets.TRAIN)
-    dataset = datasets.as_dataset(datasets.frames(data, datasets.TEST), space, data)
+    training, test = (datasets.frames(data, split) for split in (datasets.TRAIN, datasets.TEST))
+    require_skeleton(space.body, test.skeleton, run)
+    require_root_depths(test, data.roots)
+    dataset = datasets.as_dataset(test, space, data)
     title = "evaluate" if progress else None
     predicted = predict_set(for_inference(network), dataset, batch_size, world.device, flip_test, data.workers, title)
     target = dataset.source.joints_camera
-    groups = [[PARTS[part] for part in group] for group in space.part_groups()]
-    result = pose_report(
-        predicted, target, dataset.source.action, groups=space.part_groups(), mean_pose=mean_pose(training)
-    )
+    skeleton = dataset.source.skeleton
+    groups = space.part_groups()
+    result = pose_report(predicted, target, dataset.source.action, groups, mean_pose(training), skeleton)
     result |= {
-        "part_groups": groups,
+        "skeleton": skeleton.name,
+        "part_groups": [[skeleton.parts[part] for part in group] for group in groups],
         "protocol": data.protocol,
+        "test_stride": data.test_stride,
         "flip_test": flip_test,
-        "data": "embedded sample" if data.root is None else Path(data.root).name,
+        "data": datasets.name_of(data),
+        "roots": Path(data.roots).name if data.roots else "annotation",
+        "skipped": test.skipped,
         **flops.count(network, space.input_size),
     }
     write_examples(out, dataset, predicted)
+    human36m_table(result, str(run)).write(out, "table5" if data.protocol == 1 else "table6")
     write_json(out / "evaluation.json", result)
     return result
 
 
+def require_skeleton(predicted: Skeleton, annotated: Skeleton, run: Path) -> None:
+    """See that a network predicts the parts that a set annotates.
+
+    Raises:
+        PartnasError: They differ.
+    """
+    if predicted != annotated:
+        raise PartnasError(
+            f"{run}: predicts the parts of {predicted.name}, the set annotates those of {annotated.name}; evaluate on a "
+            "set like the one that it was trained on"
+        )
+
+
+def require_root_depths(people: Frames, roots: str | None) -> None:
+    """See that everybody's root depth is known.
+
+    Raises:
+        PartnasError: Somebody's is not.
+    """
+    unknown = np.flatnonzero(np.isnan(people.root_depth))
+    if len(unknown):
+        raise PartnasError(
+            f"{roots}: image_id {people.image_ids[unknown[0]]}: field 'root_cam' is missing; give [X, Y, Z] in millimetres"
+        )
+
+
 def write_examples(out: Path, dataset: PoseDataset, predicted: np.ndarray) -> None:
     """Write the crops and poses of evenly spaced frames for the report."""
-    source = dataset.source
+    source, skeleton = dataset.source, dataset.source.skeleton
     chosen = np.unique(np.linspace(0, len(source) - 1, EXAMPLES).round().astype(int))
     examples = []
     for place, frame in enumerate(chosen):
@@ -84,9 +128,9 @@ def write_examples(out: Path, dataset: PoseDataset, predicted: np.ndarray) -> No
                 "action": str(source.action[frame]),
                 "joints_image": ((projected - box[:2]) * to_crop).round(2).tolist(),
                 "target_image": ((source.joints_image[frame] - box[:2]) * to_crop).round(2).tolist(),
-                "predicted_mm": (predicted[frame] - predicted[frame][ROOT]).round(2).tolist(),
-                "target_mm": (target - target[ROOT]).round(2).tolist(),
-                "mpjpe_mm": round(float(mpjpe(predicted[frame][None], target[None])), 2),
+                "predicted_mm": (predicted[frame] - predicted[frame][skeleton.root]).round(2).tolist(),
+                "target_mm": (target - target[skeleton.root]).round(2).tolist(),
+                "mpjpe_mm": round(float(mpjpe(predicted[frame][None], target[None], skeleton)), 2),
             }
         )
     write_json(out / "predictions.json", examples)
@@ -104,6 +148,8 @@ def write_jpeg(path: Path, picture: np.ndarray) -> None:
 
 def table(result: dict[str, Any]) -> str:
     """The figures of ``evaluation.json`` that a person wants first."""
+    if "mrpe_mm" in result:
+        return roots_table(result)
     rows = [
         ("frames", f"{result['frames']}"),
         ("MPJPE", f"{result['mpjpe_mm']:.1f} mm"),

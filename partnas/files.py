@@ -1,9 +1,13 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from partnas.errors import PartnasError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -26,3 +30,32 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def require_free(path: Path) -> None:
+    """Raises PartnasError where ``path`` is neither free nor an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise PartnasError(f"{path}: exists and is not an empty folder; give another name or remove it")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that takes the name ``path`` when the block ends, and goes where the block fails.
+
+    Raises:
+        PartnasError: ``path`` exists and is not an empty folder, or cannot be written.
+    """
+    require_free(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise PartnasError(f"{path}: cannot be written ({error.strerror}); give another place") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -8,6 +8,7 @@ from torch import nn
 
 from partnas.nn.primitives import Upsample
 from partnas.ops import use_backend
+from partnas.tables import published
 
 CONVENTIONS = {
     "exact": "what is computed",
@@ -57,3 +58,11 @@ def table(result: dict[str, Any]) -> str:
         (f"FLOPs, {name}", f"{result['flops'][name] / 1e9:.1f}G", meaning) for name, meaning in CONVENTIONS.items()
     ]
     return "\n".join(f"{name:<24}{value:>8}   {meaning}".rstrip() for name, value, meaning in rows)
+
+
+def published_counts(cells: int) -> str | None:
+    """A line on what the paper's own cells count at this N_c, if its Table 4 has it."""
+    for row in published(4).rows:
+        if row.name == f"Ours, N_c = {cells}":
+            return f"the paper's own cells    {row.values['parameters']:.1f}M parameters, {row.values['flops']:.1f}G FLOPs (Table 4)"
+    return None

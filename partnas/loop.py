@@ -13,12 +13,18 @@ from tqdm import tqdm
 
 from partnas.allocator import keep_freed_memory
 from partnas.config import JobConfig
-from partnas.data import EpochSampler, PoseDataset
+from partnas.data import EpochSampler, PoseDataset, collate, epoch_length
+from partnas.datasets import account
 from partnas.distributed import World
 from partnas.errors import PartnasError, Stopped
 from partnas.run import Run, load_weights
 
 Batch = dict[str, torch.Tensor]
+
+
+def batches_per_epoch(dataset: PoseDataset, batch_size: int) -> int:
+    """Whole batches of an epoch over a set; of a mixed one, half of them 3D."""
+    return epoch_length(dataset.has_depth) // batch_size
 
 
 class Batches:
@@ -33,8 +39,8 @@ class Batches:
     def __init__(self, dataset: PoseDataset, batch_size: int, seed: int, world: World, workers: int, start: int = 0):
         self.dataset, self.seed, self.world, self.workers = dataset, seed, world, workers
         self.local_batch = world.share(batch_size)
-        self.batches_per_pass = len(dataset) // batch_size
-        if self.batches_per_pass == 0:
+        self.batches_per_epoch = batches_per_epoch(dataset, batch_size)
+        if self.batches_per_epoch == 0:
             raise PartnasError(
                 f"batch_size: {batch_size} is more than the {len(dataset)} frames of the set; take a smaller batch"
             )
@@ -42,7 +48,7 @@ class Batches:
         self._ahead: Batch | None = None
 
     def _stream(self, start: int) -> Iterator[Batch]:
-        epoch, skipped = divmod(start, self.batches_per_pass)
+        epoch, skipped = divmod(start, self.batches_per_epoch)
         while True:
             sampler = EpochSampler(
                 len(self.dataset),
@@ -52,12 +58,14 @@ class Batches:
                 rank=self.world.rank,
                 world_size=self.world.size,
                 start=skipped,
+                has_depth=self.dataset.has_depth,
             )
             yield from DataLoader(
                 self.dataset,
                 self.local_batch,
                 sampler=sampler,
                 num_workers=self.workers,
+                collate_fn=collate,
                 pin_memory=self.world.device.type == "cuda",
             )
             epoch, skipped = epoch + 1, 0
@@ -141,6 +149,8 @@ class Meter:
         figures = [f"{name.replace('_', ' ')} {row[name]:.3f}" for name in ("loss", "validation_loss") if name in row]
         if "mpjpe_mm" in row:
             figures.append(f"held-out MPJPE {row['mpjpe_mm']:.0f} mm")
+        if "mrpe_mm" in row:
+            figures.append(f"held-out MRPE {row['mrpe_mm']:.0f} mm")
         figures.append(f"{row['images_per_second']:.1f} images/s")
         self._bar.write(f"{self._title}: epoch {row['epoch']}/{epochs}: {', '.join(figures)}", file=sys.stderr)
 
@@ -153,6 +163,7 @@ class Job:
 
     title: str
     network: torch.nn.Module
+    train_set: PoseDataset
     steps_per_epoch: int
 
     def begin_epoch(self, epoch: int) -> None:
@@ -203,6 +214,7 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
         done = record["step"]
     job.begin_at(done)
     run.open(config.model_dump(), done)
+    run.write("data.json", account(job.train_set.source))
 
     def save(step: int) -> None:
         network = job.network

@@ -8,11 +8,13 @@ import torch
 
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
-from partnas.nn import DeconvNet, PartNet, PoseResNet50, Supernet
+from partnas.nn import BackboneSupernet, DeconvNet, PartNet, PoseResNet50, RootNet, Supernet
 from partnas.run import load_checkpoint, load_weights
 from partnas.space import SearchSpace
 
-KINDS = ("supernet", "partnet", "resnet50", "deconv")
+KINDS = ("supernet", "backbone_supernet", "partnet", "resnet50", "deconv", "rootnet")
+SUPERNETS = {"supernet": Supernet, "backbone_supernet": BackboneSupernet}
+ROOT_FIELDS = ("input_size", "width", "blocks", "channels")
 
 
 def build(spec: Mapping[str, Any]) -> torch.nn.Module:
@@ -21,11 +23,14 @@ def build(spec: Mapping[str, Any]) -> torch.nn.Module:
     Args:
         spec: ``kind`` (one of ``KINDS``), ``space`` (``SearchSpace.to_dict()``), ``genotype``
             (``Genotype.to_dict()``, for ``partnet`` and ``deconv``), and for ``partnet`` optionally ``order`` and
-            ``intermediate_supervision``. JSON can hold it; every network gives its own by ``spec()``.
+            ``intermediate_supervision``. A ``rootnet`` has no space but the fields of ``partnas.RootNet``. JSON can
+            hold it; every network gives its own by ``spec()``.
 
     Raises:
         PartnasError: A field is missing or wrong.
     """
+    if isinstance(spec, Mapping) and spec.get("kind") == "rootnet":
+        return _root_net(spec)
     for field in ("kind", "space"):
         if not isinstance(spec, Mapping) or field not in spec:
             raise PartnasError(f"network: field {field!r} is missing; give kind and space")
@@ -35,8 +40,8 @@ def build(spec: Mapping[str, Any]) -> torch.nn.Module:
     for field in ("order", "intermediate_supervision"):
         if spec.get(field) and kind != "partnet":
             raise PartnasError(f"network: field {field!r} is of a partnet, not of a {kind}; leave it out")
-    if kind == "supernet":
-        return Supernet(space)
+    if kind in SUPERNETS:
+        return SUPERNETS[kind](space)
     if kind == "resnet50":
         return PoseResNet50(space)
     if "genotype" not in spec:
@@ -45,6 +50,14 @@ def build(spec: Mapping[str, Any]) -> torch.nn.Module:
     if kind == "deconv":
         return DeconvNet(genotype, space)
     return PartNet(genotype, space, spec.get("order"), bool(spec.get("intermediate_supervision", False)))
+
+
+def _root_net(spec: Mapping[str, Any]) -> RootNet:
+    fields = {name: value for name, value in spec.items() if name != "kind"}
+    for name in fields:
+        if name not in ROOT_FIELDS:
+            raise PartnasError(f"network: field {name!r} is not of a rootnet; use some of {', '.join(ROOT_FIELDS)}")
+    return RootNet(**fields)
 
 
 def load_supernet(run: Path) -> Supernet:
@@ -61,6 +74,32 @@ def load_supernet(run: Path) -> Supernet:
 
 def load_pose_network(run: Path) -> torch.nn.Module:
     """The network of a training; see :func:`load_network` for the rest.
+
+    Raises:
+        PartnasError: The checkpoint is missing, damaged, or that of a search or of a root network.
+    """
+    network = load_trained_network(run)
+    if isinstance(network, RootNet):
+        raise PartnasError(f"{run}: holds a rootnet, which tells roots and not poses; name a pose network's folder")
+    return network
+
+
+def load_root_network(run: Path) -> RootNet:
+    """The root network of a training; see :func:`load_network` for the rest.
+
+    Raises:
+        PartnasError: The checkpoint is missing, damaged, or that of another network.
+    """
+    network = load_network(run)
+    if not isinstance(network, RootNet):
+        raise PartnasError(
+            f"{run}: holds a {network.spec()['kind']}, not a rootnet; train one: partnas train --kind rootnet --out FOLDER"
+        )
+    return network
+
+
+def load_trained_network(run: Path) -> torch.nn.Module:
+    """The pose or root network of a training; see :func:`load_network` for the rest.
 
     Raises:
         PartnasError: The checkpoint is missing, damaged, or that of a search.

@@ -9,6 +9,7 @@ import yaml
 
 from partnas.errors import PartnasError
 from partnas.files import write_atomically, write_text
+from partnas.space import SearchSpace
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -52,6 +53,11 @@ class Run:
             raise PartnasError(f"{self.path}: cannot be made ({error.strerror}); choose another --out") from None
         write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         self._forget_after(step)
+
+    def write(self, name: str, value: Any) -> None:
+        """Write ``value`` as JSON into the folder."""
+        if self.writes:
+            write_json(self.path / name, value)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -102,8 +108,9 @@ class Run:
             raise PartnasError(
                 f"{self.checkpoint_path}: job is {record['job']!r}, not {self.job!r}; name the right run"
             )
-        if record["network"] != network_spec:
-            fields = ", ".join(sorted(differing_fields(record["network"], network_spec)))
+        saved = with_all_fields(record["network"])
+        if saved != network_spec:
+            fields = ", ".join(sorted(differing_fields(saved, network_spec)))
             raise PartnasError(
                 f"{self.checkpoint_path}: network differs from the configuration in {fields}; resume with the settings "
                 f"in {self.path / 'config.yaml'} or start a new run"
@@ -113,6 +120,13 @@ class Run:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def with_all_fields(network: dict[str, Any]) -> dict[str, Any]:
+    """A network's description with the fields of the search space that an earlier version did not write."""
+    if "space" not in network:
+        return network
+    return {**network, "space": SearchSpace.from_dict(network["space"]).to_dict()}
 
 
 def differing_fields(left: Any, right: Any, prefix: str = "") -> list[str]:

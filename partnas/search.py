@@ -12,9 +12,9 @@ from partnas.distributed import World, join
 from partnas.genotype import Genotype
 from partnas.graph import GraphedStep, adam, restore_state, set_learning_rate, state_of
 from partnas.inference import mpjpe_of
-from partnas.loop import Batches, Job, learning_rate_at, run_job
+from partnas.loop import Batches, Job, batches_per_epoch, learning_rate_at, run_job
 from partnas.loss import pose_loss
-from partnas.nn import Supernet
+from partnas.networks import SUPERNETS
 from partnas.nn.synchronise import synchronise
 from partnas.run import Run, write_text
 
@@ -26,13 +26,14 @@ class Search(Job):
         self.config, self.world = config, world
         space = config.space()
         torch.manual_seed(config.seed)
-        self.network = Supernet(space, config.recompute, getattr(torch, config.activation_dtype)).to(world.device)
+        supernet = SUPERNETS[config.kind]
+        self.network = supernet(space, config.recompute, getattr(torch, config.activation_dtype)).to(world.device)
         synchronise(self.network, world.size)
         self.train_set = datasets.training_set(config, datasets.SEARCH_TRAIN)
         self.validation_set = datasets.plain_set(config, datasets.SEARCH_VALIDATION)
         self.monitor_set = datasets.spread(config, datasets.SEARCH_VALIDATION, config.data.monitor_frames)
-        full_pass = len(self.train_set) // config.batch_size
-        self.steps_per_epoch = max(config.steps_per_epoch or full_pass, 1)
+        whole = batches_per_epoch(self.train_set, config.batch_size)
+        self.steps_per_epoch = max(config.steps_per_epoch or whole, 1)
         self.weights = list(self.network.weight_parameters())
         self.alphas = list(self.network.architecture_parameters())
         self.weight_optimizer = adam(self.weights, world.device, config.learning_rate, fused=True)

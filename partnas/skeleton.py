@@ -5,6 +5,11 @@ The network's skeleton is the first 3D set's: Human3.6M's 18 parts by default, M
 
 from dataclasses import dataclass
 
+from partnas.errors import PartnasError
+
+LIMB_JOINTS = ("Knee", "Ankle", "Toe", "Elbow", "Wrist", "Hand")
+"""The parts of the arms and legs beyond shoulder and hip: those of many degrees of freedom."""
+
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -28,6 +33,16 @@ class Skeleton:
     def root(self) -> int:
         """The place of the pelvis."""
         return self.parts.index("Pelvis")
+
+    @property
+    def limbs(self) -> tuple[int, ...]:
+        """Places of the parts of the limbs, by their names."""
+        return tuple(place for place, part in enumerate(self.parts) if part[2:] in LIMB_JOINTS)
+
+    @property
+    def torso(self) -> tuple[int, ...]:
+        """Places of all other parts."""
+        return tuple(place for place in range(len(self.parts)) if place not in self.limbs)
 
     def mirrored(self) -> list[int]:
         """The part order after a left-right mirror: entry ``p`` is the part that stands at ``p`` in the mirrored body."""
@@ -110,22 +125,13 @@ MUPOTS = Skeleton(
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (HUMAN36M, MPII, COCO, MUCO, MUPOTS)}
 
-PARTS = HUMAN36M.parts
-ROOT = HUMAN36M.root
-THORAX = PARTS.index("Thorax")
-EVALUATED = HUMAN36M.evaluated
-FLIP_PAIRS = HUMAN36M.flip_pairs
-BONES = HUMAN36M.bones
 
-TORSO = tuple(
-    PARTS.index(name)
-    for name in (
-        "Pelvis", "R_Hip", "L_Hip", "Torso", "Neck", "Nose", "Head", "L_Shoulder", "R_Shoulder", "Thorax",
-    )
-)  # fmt: skip
-LIMBS = tuple(part for part in range(len(PARTS)) if part not in TORSO)
+def skeleton_named(name: str, where: str) -> Skeleton:
+    """The skeleton of that name.
 
-
-def mirrored_parts() -> list[int]:
-    """:meth:`Skeleton.mirrored` of Human3.6M."""
-    return HUMAN36M.mirrored()
+    Raises:
+        PartnasError: There is none; the message begins with ``where``.
+    """
+    if not isinstance(name, str) or name not in SKELETONS:
+        raise PartnasError(f"{where}: {name!r} is not known; use one of {', '.join(SKELETONS)}")
+    return SKELETONS[name]

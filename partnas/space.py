@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from partnas.errors import PartnasError
-from partnas.skeleton import PARTS
+from partnas.skeleton import Skeleton, skeleton_named
 
 OPERATIONS = (
     "none",
@@ -34,11 +34,13 @@ class SearchSpace:
         fusion_nodes: Intermediate nodes of a fusion cell, N_i; in the last one, each is the head of a part group.
         nodes: Intermediate nodes of a normal or reduction cell.
         channels: Channels of a node of the first cell; the stem has three times as many.
-        parts: Body parts. With 18 they are those of ``partnas.skeleton.PARTS``.
+        skeleton: Which of ``partnas.skeleton.SKELETONS`` names the parts, and which of them a mirror swaps.
+        parts: Number of body parts, the skeleton's first; None takes all, and the field then holds their number.
         operations: Candidates on every edge, out of ``OPERATIONS``.
         input_size: Side of the square input image in pixels.
         depth: Depth voxels D of a heatmap.
-        groups: Parts of each head, as indices or names; None cuts the parts, in order, into ``fusion_nodes`` runs.
+        groups: Parts of each head, as indices or names, of which ``"torso"`` and ``"limbs"`` stand for all of theirs;
+            None cuts the parts, in order, into ``fusion_nodes`` runs.
         placement: ``'floor_after'`` reads Eq. 6 as floor(i(N_c-N_f)/(N_r+1)) + 1, which fits the paper's Table 4;
             ``'printed'`` as floor((N_c-N_f)/(N_r+1))i + 1.
         fusion_channels: Output channels of a fusion cell but the last, taken to the nearest multiple of
@@ -54,7 +56,8 @@ class SearchSpace:
     fusion_nodes: int = 2
     nodes: int = 4
     channels: int = 16
-    parts: int = 18
+    skeleton: str = "human36m"
+    parts: int | None = None
     operations: tuple[str, ...] = OPERATIONS
     input_size: int = 128
     depth: int = 32
@@ -63,6 +66,8 @@ class SearchSpace:
     fusion_channels: int = 256
 
     def __post_init__(self) -> None:
+        if self.parts is None:
+            object.__setattr__(self, "parts", len(self.body.parts))
         object.__setattr__(self, "operations", _as_tuple("operations", self.operations))
         if self.groups is not None:
             groups = tuple(_as_tuple("groups", group) for group in _as_tuple("groups", self.groups))
@@ -71,6 +76,11 @@ class SearchSpace:
         self._check_operations()
         self.part_groups()
         self.reduction_positions()
+
+    @property
+    def body(self) -> Skeleton:
+        """The skeleton that ``skeleton`` names."""
+        return skeleton_named(self.skeleton, "skeleton")
 
     @property
     def heatmap_size(self) -> int:
@@ -92,7 +102,7 @@ class SearchSpace:
         if self.groups is None:
             bounds = [self.parts * n // self.fusion_nodes for n in range(self.fusion_nodes + 1)]
             return tuple(tuple(range(first, last)) for first, last in itertools.pairwise(bounds))
-        groups = tuple(tuple(self._part_index(part) for part in group) for group in self.groups)
+        groups = tuple(tuple(index for part in group for index in self._part_indices(part)) for group in self.groups)
         if len(groups) != self.fusion_nodes:
             raise PartnasError(
                 f"groups: {len(groups)} groups for {self.fusion_nodes} heads; give one for each of fusion_nodes"
@@ -137,8 +147,11 @@ class SearchSpace:
         return (*backbone, *["fusion"] * self.fusions)
 
     def replace(self, **changes: Any) -> "SearchSpace":
-        """A copy with some fields changed."""
-        return self.from_dict({**self.to_dict(), **changes})
+        """A copy with some fields changed; with another skeleton the number of parts is that one's, unless it is given."""
+        values = self.to_dict()
+        if "skeleton" in changes:
+            values["parts"] = None
+        return self.from_dict({**values, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON can hold."""
@@ -178,6 +191,10 @@ class SearchSpace:
             )
         if self.channels % 2:
             raise PartnasError(f"channels: {self.channels} is odd; take an even number, skips at stride 2 halve it")
+        if self.parts > len(self.body.parts):
+            raise PartnasError(
+                f"parts: {self.parts} are more than the {len(self.body.parts)} of {self.skeleton}; leave parts out"
+            )
         if self.fusion_nodes > self.parts:
             raise PartnasError(f"fusion_nodes: {self.fusion_nodes} heads for {self.parts} parts; take fewer heads")
         if self.input_size % 2**self.reductions:
@@ -197,14 +214,17 @@ class SearchSpace:
         if not set(self.operations) - {"none"}:
             raise PartnasError("operations: nothing to choose from; name at least one that is not 'none'")
 
-    def _part_index(self, part: int | str) -> int:
+    def _part_indices(self, part: int | str) -> tuple[int, ...]:
+        if part in ("torso", "limbs"):
+            return tuple(index for index in getattr(self.body, part) if index < self.parts)
         if isinstance(part, str):
-            if part not in PARTS[: self.parts]:
-                raise PartnasError(f"groups: part {part!r} is not known; use some of {', '.join(PARTS[: self.parts])}")
-            return PARTS.index(part)
+            known = self.body.parts[: self.parts]
+            if part not in known:
+                raise PartnasError(f"groups: part {part!r} is not known; use some of {', '.join(known)}, torso, limbs")
+            return (known.index(part),)
         if not isinstance(part, int) or isinstance(part, bool) or not 0 <= part < self.parts:
             raise PartnasError(f"groups: {part!r} is not a part; give a name or an index from 0 to {self.parts - 1}")
-        return part
+        return (part,)
 
 
 def _as_tuple(field: str, value: Any) -> tuple:

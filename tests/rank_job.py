@@ -1,5 +1,6 @@
-"""One rank of a tiny job: ``rank_job.py JOB OUT GENOTYPE``. Saves the weights that this rank ends with."""
+"""One rank of a tiny job: ``rank_job.py JOB OUT GENOTYPE [SETTINGS]``. Saves the weights that this rank ends with."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from partnas.search import Search
 from partnas.train import Training, load_genotype
 
 name, out, genotype = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-config = load_config(name, "mini", None, merge(TINY_SETTINGS, {"steps_per_epoch": 1}))
+settings = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
+config = load_config(name, "mini", None, merge(merge(TINY_SETTINGS, {"steps_per_epoch": 1}), settings))
 torch.set_num_threads(1)
 world = join("cpu")
 job = Search(config, world) if name == "search" else Training(config, load_genotype(genotype), world)

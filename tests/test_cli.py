@@ -80,4 +80,4 @@ def test_training_cells_needs_a_genotype(cli, tmp_path):
 
 
 def test_the_embedded_sample_is_whole(cli):
-    assert json.loads(cli("data", "check", "--json").stdout) == []
+    assert json.loads(cli("data", "check", "--json").stdout)["problems"] == []

@@ -1,6 +1,6 @@
 import pytest
 
-from partnas.config import PRESETS, load_config, merge, parse_settings
+from partnas.config import PRESETS, data_config, load_config, merge, parse_data, parse_settings
 from partnas.errors import PartnasError
 from partnas.loop import learning_rate_at
 
@@ -61,6 +61,48 @@ def test_missing_file_and_unknown_preset(tmp_path):
 def test_bad_settings(setting):
     with pytest.raises(PartnasError, match="--set"):
         parse_settings([setting])
+
+
+@pytest.mark.parametrize(
+    ("values", "root", "sets"),
+    [
+        (["/h36m"], "/h36m", []),
+        (["lr=0.1/h36m"], "lr=0.1/h36m", []),
+        (["muco=/x"], None, [("muco", "/x")]),
+        (["human36m=/a", "mpii=/b=c"], None, [("human36m", "/a"), ("mpii", "/b=c")]),
+        (["/a", "coco=/b"], None, [("human36m", "/a"), ("coco", "/b")]),
+        (["human36m,mpii=/all"], None, [("human36m", "/all"), ("mpii", "/all")]),
+    ],
+)
+def test_folders_and_named_sets(values, root, sets):
+    data = data_config(parse_data(values))
+    assert data.root == root
+    assert [(chosen.name, chosen.root) for chosen in data.sets] == sets
+
+
+def test_the_first_3d_set_comes_first_and_gives_the_skeleton():
+    sets = [{"name": name, "root": "/x"} for name in ("coco", "muco", "human36m")]
+    config = load_config("train", None, None, {"data": {"sets": sets}})
+    assert [chosen.name for chosen in config.data.in_order()] == ["muco", "coco", "human36m"]
+    assert (config.space().skeleton, config.space().parts) == ("muco", 21)
+    assert load_config("train").space().skeleton == "human36m"
+    with pytest.raises(PartnasError, match=r"network\.skeleton: human36m is not that of the first 3D set, muco"):
+        load_config("train", None, None, {"data": {"sets": sets}, "network": {"skeleton": "human36m"}})
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"sets": [{"name": "lsp", "root": "/x"}]}, r"data\.sets\.0\.name"),
+        ({"sets": [{"name": "muco"}]}, "muco: root is missing"),
+        ({"sets": [{"name": "coco", "root": "/x"}]}, "none of them is 3D"),
+        ({"sets": [{"name": "human36m"}], "root": "/x"}, "exclude each other"),
+    ],
+)
+def test_sets_that_cannot_be(data, named):
+    with pytest.raises(PartnasError, match=named) as caught:
+        load_config("train", None, None, {"data": data})
+    assert "\n" not in str(caught.value)
 
 
 def test_merge_keeps_its_arguments():

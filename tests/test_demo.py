@@ -5,7 +5,7 @@ from jobs import TINY_SETTINGS
 
 from partnas import config
 from partnas.config import merge
-from partnas.data import SPLITS, Human36M, embedded_root
+from partnas.data import SPLITS, embedded_root, read_human36m
 from partnas.demo import demo, free_folder
 
 
@@ -29,7 +29,7 @@ def test_the_demo_does_the_whole_job(finished):
         "mpjpe_mm", "pa_mpjpe_mm", "pa_mpjpe_scaled_mm", "mean_pose_mpjpe_mm", "per_part_mm", "per_action_mm", "frames",
     }  # fmt: skip
     assert promised <= result.keys()
-    assert result["frames"] == len(Human36M(embedded_root(), SPLITS[2]["test"]))
+    assert result["frames"] == len(read_human36m(embedded_root(), SPLITS[2]["test"]))
 
 
 def test_what_is_done_is_kept(finished):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from jobs import environment
+from small_sets import write_release
 
 from partnas.distributed import World
 from partnas.errors import PartnasError
@@ -30,11 +31,16 @@ def losses(run):
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("job", ["search", "train"])
-def test_two_ranks_equal_one_process(tmp_path, genotype_file, job):
+@pytest.mark.parametrize(("job", "sets"), [("search", []), ("train", []), ("train", ["human36m", "mpii"])])
+def test_two_ranks_equal_one_process(tmp_path, genotype_file, job, sets):
     one, two = tmp_path / "one", tmp_path / "two"
-    launch([], job, one, genotype_file)
-    launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], job, two, genotype_file)
+    settings = {}
+    if sets:
+        root = write_release(tmp_path / "release")
+        settings = {"data": {"sets": [{"name": name, "root": str(root)} for name in sets]}}
+    arguments = (genotype_file, json.dumps(settings))
+    launch([], job, one, *arguments)
+    launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], job, two, *arguments)
     assert len(losses(two)) == 2
     assert losses(two) == pytest.approx(losses(one), rel=1e-3)
     single = torch.load(one / "rank-0.pt", weights_only=True)

@@ -3,7 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from partnas.skeleton import PARTS
+from partnas.data import SPLITS, embedded_root, read_human36m
+from partnas.data.crop import expand_boxes
+from partnas.skeleton import HUMAN36M
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def test_evaluation_json_holds_the_promised_fields(evaluated):
     for field in ("mpjpe_mm", "pa_mpjpe_mm", "pa_mpjpe_scaled_mm", "mean_pose_mpjpe_mm"):
         assert np.isfinite(stored[field]), field
     assert stored["pa_mpjpe_scaled_mm"] <= stored["pa_mpjpe_mm"] <= stored["mpjpe_mm"]
-    assert set(stored["per_part_mm"]) == set(PARTS) - {"Thorax"}
+    assert set(stored["per_part_mm"]) == set(HUMAN36M.parts) - {"Thorax"}
     assert stored["per_part_mm"]["Pelvis"] == 0
     assert np.mean(list(stored["per_part_mm"].values())) == pytest.approx(stored["mpjpe_mm"], rel=1e-6)
     assert set(stored["per_action_mm"]) == {"dance_b", "run", "spinkick"}
@@ -37,11 +39,56 @@ def test_examples_and_report_are_written(evaluated):
     assert (run / "report.html").stat().st_size > 1000
 
 
+def test_the_papers_table_has_a_row_of_this_run(cli, evaluated):
+    run, stored = evaluated
+    row = next(line for line in (run / "table6.md").read_text().splitlines() if line.startswith("| → "))
+    assert row.startswith(f"| → {run} | embedded sample | – |")
+    assert row.endswith(f"| – | {stored['mpjpe_mm']:.1f} |")
+    assert f"{run},embedded sample,measured," in (run / "table6.csv").read_text()
+    assert not (run / "table5.md").exists()
+    cli("evaluate", run, "--stride", "5", "--protocol", "1", "--out", run / "protocol1")
+    again = json.loads((run / "protocol1" / "evaluation.json").read_text())
+    rows = [line for line in (run / "protocol1" / "table5.md").read_text().splitlines() if line.startswith("| → ")]
+    assert [row.split("| ")[-1] for row in rows] == [
+        f"{again['pa_mpjpe_mm']:.1f} |",
+        f"{again['pa_mpjpe_scaled_mm']:.1f} |",
+    ]
+
+
 def test_flip_test_changes_the_predictions(cli, evaluated, tmp_path):
     run, plain = evaluated
     flipped = json.loads(cli("evaluate", run, "--stride", "5", "--json", "--flip-test", "--out", tmp_path).stdout)
     assert flipped["flip_test"] is True
     assert flipped["mpjpe_mm"] != plain["mpjpe_mm"]
+
+
+def roots_of(source, depth=1.0):
+    boxes = expand_boxes(source.bboxes, source.image_sizes)
+    roots = np.column_stack([source.joints_camera[:, source.skeleton.root, :2], source.root_depth * depth])
+    people = zip(source.image_ids.tolist(), boxes.tolist(), roots.tolist(), strict=True)
+    return [{"image_id": image, "bbox": box, "root_cam": root} for image, box, root in people]
+
+
+def test_boxes_and_root_depths_from_a_file(cli, evaluated, tmp_path):
+    run, plain = evaluated
+    source = read_human36m(embedded_root(), SPLITS[2]["test"], 5)
+    arguments = ["evaluate", run, "--stride", "5", "--json", "--out", tmp_path, "--roots", tmp_path / "roots.json"]
+    for depth in (1.0, 1.1):
+        (tmp_path / "roots.json").write_text(json.dumps(roots_of(source, depth)))
+        found = json.loads(cli(*arguments).stdout)
+        assert found["roots"] == "roots.json"
+        assert (found["per_part_mm"] == plain["per_part_mm"]) == (depth == 1)
+    entries = roots_of(source)
+    del entries[3]["root_cam"]
+    (tmp_path / "roots.json").write_text(json.dumps(entries))
+    process = cli(*arguments, code=1)
+    assert f"roots.json: image_id {source.image_ids[3]}: field 'root_cam' is missing" in process.stderr
+    (tmp_path / "roots.json").write_text(json.dumps(entries[:3]))
+    assert "has no entry" in cli(*arguments, code=1).stderr
+    process = cli(*arguments, "--skip-broken")
+    found = json.loads(process.stdout)
+    assert found["frames"] == 3
+    assert len(found["skipped"]) == len(source) - 3
 
 
 def test_truncated_checkpoint_is_one_line(cli, trained, tmp_path):

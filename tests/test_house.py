@@ -17,7 +17,7 @@ LAYERS = {
     "genotype": {"space", "errors"},
     "nn": {"nn", "ops", "space", "genotype", "errors", "skeleton"},
     "data": {"data", "errors", "files", "skeleton"},
-    "metrics": {"metrics", "skeleton"},
+    "metrics": {"metrics", "errors", "files", "skeleton"},
     "viz": {"viz", "errors", "files", "skeleton"},
 }
 """What each part of the package may import of the package."""

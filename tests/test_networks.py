@@ -5,8 +5,16 @@ import torch
 
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
-from partnas.networks import KINDS, build, for_inference, load_network, load_pose_network, load_supernet
-from partnas.nn import DeconvNet, PartNet, PoseResNet50, Supernet
+from partnas.networks import (
+    KINDS,
+    build,
+    for_inference,
+    load_network,
+    load_pose_network,
+    load_root_network,
+    load_supernet,
+)
+from partnas.nn import DeconvNet, PartNet, PoseResNet50, RootNet, Supernet
 from partnas.space import SearchSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,10 +34,16 @@ def networks():
         "shuffled partnet": PartNet(GENOTYPE, SPACE, order=[4, 2, 0, 1, 3], intermediate_supervision=True),
         "deconv": DeconvNet(GENOTYPE, SPACE),
         "resnet50": PoseResNet50(SearchSpace(input_size=64, depth=2, parts=2)),
+        "rootnet": RootNet(input_size=32, width=4, blocks=(1, 1, 1, 1), channels=4),
     }
 
 
-@pytest.mark.parametrize("name", ["supernet", "partnet", "shuffled partnet", "deconv", "resnet50"])
+def pictures_for(net):
+    size = net.input_size if isinstance(net, RootNet) else net.space.input_size
+    return torch.randn(2, 3, size, size)
+
+
+@pytest.mark.parametrize("name", ["supernet", "partnet", "shuffled partnet", "deconv", "resnet50", "rootnet"])
 def test_a_network_is_built_again_from_its_spec(name):
     net = networks()[name].eval()
     spec = net.spec()
@@ -37,7 +51,7 @@ def test_a_network_is_built_again_from_its_spec(name):
     assert type(again) is type(net)
     assert again.spec() == spec
     again.load_state_dict(net.state_dict())
-    x = torch.randn(2, 3, net.space.input_size, net.space.input_size)
+    x = pictures_for(net)
     with torch.no_grad():
         assert torch.equal(again(x), net(x))
 
@@ -63,7 +77,10 @@ def changed(**fields):
         (None, "network: field 'kind' is missing; give kind and space"),
         (changed(kind="left out"), "network: field 'kind' is missing; give kind and space"),
         (changed(space="left out"), "network: field 'space' is missing; give kind and space"),
-        (changed(kind="vgg"), "network: kind 'vgg' is not known; use one of supernet, partnet, resnet50, deconv"),
+        (
+            changed(kind="vgg"),
+            "network: kind 'vgg' is not known; use one of supernet, partnet, resnet50, deconv, rootnet",
+        ),
         (changed(space=None), "network: None is not a mapping"),
         (changed(space={"cells": 3}), "cells: 3 are fewer than"),
         (changed(space={"size": 3}), "network: field 'size' is not known"),
@@ -77,6 +94,8 @@ def changed(**fields):
             changed(kind="resnet50", intermediate_supervision=True),
             "network: field 'intermediate_supervision' is of a partnet, not of a resnet50; leave it out",
         ),
+        ({"kind": "rootnet", "size": 3}, "network: field 'size' is not of a rootnet; use some of input_size, width"),
+        ({"kind": "rootnet", "blocks": [1]}, "blocks: .* are not the numbers of four stages"),
     ],
 )
 def test_a_bad_spec_is_one_line(spec, message):
@@ -105,10 +124,10 @@ def test_a_network_comes_back_from_its_run(tmp_path):
     assert isinstance(load_pose_network(tmp_path), PartNet)
 
 
-@pytest.mark.parametrize("kind", ["partnet", "shuffled partnet", "deconv", "resnet50"])
+@pytest.mark.parametrize("kind", ["partnet", "shuffled partnet", "deconv", "resnet50", "rootnet"])
 def test_the_form_for_inference_gives_the_same(kind):
     net = networks()[kind]
-    x = torch.randn(2, 3, net.space.input_size, net.space.input_size)
+    x = pictures_for(net)
     net(x)
     found = for_inference(net)
     assert not found.training
@@ -121,6 +140,8 @@ def test_the_form_for_inference_gives_the_same(kind):
     [
         ("deconv", load_supernet, "holds a deconv, not a supernet; name the folder of a search"),
         ("supernet", load_pose_network, "holds a supernet; train what it found"),
+        ("rootnet", load_pose_network, "holds a rootnet, which tells roots and not poses"),
+        ("deconv", load_root_network, "holds a deconv, not a rootnet; train one"),
     ],
 )
 def test_a_run_of_another_kind_is_refused(tmp_path, held, load, named):

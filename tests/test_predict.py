@@ -4,14 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from partnas.data import Human36M, embedded_root
-from partnas.skeleton import PARTS
+from partnas.data import embedded_root, read_human36m
+from partnas.skeleton import HUMAN36M
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    source = Human36M(embedded_root(), (9,))
+    source = read_human36m(embedded_root(), (9,))
     for name, index in (("first.jpg", 0), ("second.jpg", len(source) - 1)):
         cv2.imwrite(str(folder / name), cv2.imread(str(source.image_paths[index])))
     return folder
@@ -28,7 +28,7 @@ def test_a_folder_gives_named_joints_overlays_and_3d_views(cli, trained, picture
     assert [record["image"] for record in result["images"]] == ["first.jpg", "second.jpg"]
     for record in result["images"]:
         person = record["people"][0]
-        assert list(person["joints_camera"]) == list(PARTS)
+        assert list(person["joints_camera"]) == list(HUMAN36M.parts)
         assert np.isfinite(list(person["joints_camera"].values())).all()
     for name in ("first", "second"):
         assert cv2.imread(str(tmp_path / f"{name}_overlay.jpg")) is not None

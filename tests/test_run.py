@@ -6,8 +6,9 @@ import torch
 
 from partnas.errors import PartnasError
 from partnas.run import Run, differing_fields, load_checkpoint, load_weights, write_atomically
+from partnas.space import SearchSpace
 
-SPEC = {"kind": "x", "space": {"cells": 10}}
+SPEC = {"kind": "x", "space": SearchSpace(cells=12).to_dict()}
 
 
 def saved_run(tmp_path):
@@ -110,6 +111,17 @@ def test_metrics_after_the_checkpoint_are_forgotten(tmp_path):
     rows = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[0]["job"] == "search"
+
+
+def test_a_checkpoint_from_before_a_field_of_the_space_goes_on(tmp_path):
+    spec = {"kind": "supernet", "space": SearchSpace(cells=12).to_dict()}
+    old = {"kind": "supernet", "space": {name: value for name, value in spec["space"].items() if name != "skeleton"}}
+    run = Run(tmp_path / "run", "search")
+    run.open({}, step=0)
+    run.save({"network": old, "weights": {}})
+    run.load(spec)
+    with pytest.raises(PartnasError, match=r"in space\.parts, space\.skeleton;"):
+        run.load({"kind": "supernet", "space": SearchSpace(cells=12, skeleton="muco").to_dict()})
 
 
 def test_differing_fields():

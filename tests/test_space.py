@@ -5,8 +5,10 @@ import pytest
 
 import partnas
 from partnas.errors import PartnasError
-from partnas.skeleton import LIMBS, PARTS, TORSO
+from partnas.skeleton import HUMAN36M, MUCO
 from partnas.space import OPERATIONS, SearchSpace
+
+PARTS, TORSO, LIMBS = HUMAN36M.parts, HUMAN36M.torso, HUMAN36M.limbs
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,32 @@ def test_named_and_uneven_groups():
     assert (pelvis, right_knee) == (0, 10)
 
 
+def test_torso_and_limbs_stand_for_their_parts_in_any_skeleton():
+    assert SearchSpace(groups=(("torso",), ("limbs",))).part_groups() == (TORSO, LIMBS)
+    assert SearchSpace(groups=(("Head", "limbs"), (*TORSO[:6], *TORSO[7:]))).part_groups()[0] == (10, *LIMBS)
+    space = SearchSpace(skeleton="muco", groups=(("torso",), ("limbs",)))
+    torso, limbs = ([MUCO.parts[part] for part in group] for group in space.part_groups())
+    assert limbs == [
+        part for part in MUCO.parts if part.split("_")[-1] in ("Elbow", "Wrist", "Hand", "Knee", "Ankle", "Toe")
+    ]
+    assert torso == ["Head_top", "Thorax", "R_Shoulder", "L_Shoulder", "R_Hip", "L_Hip", "Pelvis", "Spine", "Head"]
+    assert_slots_are_places_in_the_heads(space)
+
+
+def test_the_number_of_parts_follows_the_skeleton():
+    assert [SearchSpace(skeleton=name).parts for name in ("human36m", "muco", "mupots")] == [18, 21, 17]
+    space = SearchSpace(parts=4)
+    assert space.replace(skeleton="muco").parts == 21
+    assert space.replace(skeleton="muco", parts=5).parts == 5
+    assert space.replace(cells=12).parts == 4
+
+
+def test_a_space_written_before_there_were_skeletons_is_human36ms():
+    values = SearchSpace(cells=12).to_dict()
+    del values["skeleton"]
+    assert SearchSpace.from_dict(values) == SearchSpace(cells=12)
+
+
 def test_the_order_within_a_group_is_the_order_of_its_slots():
     space = SearchSpace(parts=4, fusion_nodes=2, groups=((3, 0), (2, 1)))
     assert space.part_slots() == (1, 3, 2, 0)
@@ -165,7 +193,10 @@ def test_replace_changes_a_copy():
         ({"nodes": 0}, "nodes: 0 is not a whole number of at least 1"),
         ({"channels": 0}, "channels: 0 is not a whole number of at least 2"),
         ({"channels": 9}, "channels: 9 is odd; take an even number"),
-        ({"parts": None}, "parts: None is not a whole number of at least 1"),
+        ({"parts": 1.5}, "parts: 1.5 is not a whole number of at least 1"),
+        ({"parts": 19}, "parts: 19 are more than the 18 of human36m; leave parts out"),
+        ({"skeleton": "smpl"}, "skeleton: 'smpl' is not known; use one of human36m, mpii, coco, muco, mupots"),
+        ({"skeleton": ["muco"]}, r"skeleton: \['muco'\] is not known"),
         ({"input_size": 100}, "input_size: 100 is not divisible by .* = 32; take a multiple of 32"),
         ({"input_size": 0}, "input_size: 0 is not a whole number"),
         ({"depth": -4}, "depth: -4 is not a whole number of at least 1"),

@@ -1,53 +1,136 @@
-"""Reading a whole data set to find what is broken in it."""
+"""Reading whole data sets to find what is missing, broken or out of range in them."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from partnas.data.crop import expand_box
-from partnas.data.human36m import Human36M, subjects_in
-from partnas.data.images import read_image
+from partnas.data import coco, human36m, mpii, muco, mupots
+from partnas.data.annotations import read_images
+from partnas.data.frames import Frames
+from partnas.data.images import faults_of, read_image
+from partnas.data.records import read_lists
+from partnas.data.roots import read_roots
 from partnas.errors import PartnasError
 
+LAYOUT = {
+    "Human36M": "annotations/Human36M_subject1_data.json",
+    "MPII": mpii.ANNOTATIONS,
+    "MSCOCO": "annotations/person_keypoints_train2017.json",
+    "MuCo": muco.ANNOTATIONS,
+    "MuPoTS": mupots.ANNOTATIONS,
+}
+"""The folders of the public release, and an annotation file that each must hold."""
 
-def check(root: Path | str, progress: bool = True) -> list[str]:
-    """Read every annotation and decode every image under ``root``.
+ROOT_FILES = "bbox_root/bbox_root_*_output.json"
 
-    Returns:
-        One line for each problem, naming file, id and field; empty where all is well.
+
+@dataclass(frozen=True)
+class Part:
+    """What one annotation file covers."""
+
+    title: str
+    annotations: Path
+    folder: Path
+    read: Callable[..., Frames]
+    names: Callable[[np.ndarray], np.ndarray] = np.asarray
+    """From the file's image names to names below ``folder``."""
+
+
+@dataclass
+class Report:
+    """What a data set holds, and what is wrong in it.
+
+    Attributes:
+        parts: One line for each annotation file: how many people in how many images, and who is left out by rule.
+        problems: One line for each problem, naming file, id and field; empty where all is well.
+    """
+
+    parts: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def check(root: Path | str, progress: bool = True) -> Report:
+    """Read every annotation and decode every image of the sets that ``root`` holds.
+
+    Args:
+        root: The folder of one set, or the folder above several, in the layout of Moon et al.'s public release.
+        progress: Show a bar.
     """
     root = Path(root)
-    subjects = subjects_in(root)
-    if not subjects:
-        return [
-            f"{root}/annotations: no Human36M_subject*_data.json; name the folder that holds images/ and annotations/"
-        ]
-    problems = []
-    for subject in subjects:
-        try:
-            source = Human36M(root, [subject])
-        except PartnasError as error:
-            problems.append(str(error))
-            continue
-        title = f"subject {subject}"
-        for index in tqdm(range(len(source)), desc=title, unit="image", disable=None if progress else True):
-            problem = _check_frame(source, index)
-            if problem:
-                problems.append(problem)
-    return problems
+    folders = [root, *sorted(path for path in root.glob("*") if path.is_dir())]
+    parts = [part for folder in folders for part in parts_in(folder)]
+    report = Report()
+    for folder in folders:
+        if folder.name in LAYOUT and not any(parts_in(folder)):
+            report.problems.append(f"{folder / LAYOUT[folder.name]}: is missing; copy it, or remove the folder")
+    if not parts and not report.problems:
+        report.problems.append(
+            f"{root}: holds no annotations of Human3.6M, MPII, COCO, MuCo-3DHP or MuPoTS-3D; name the folder of a set "
+            "or the one above"
+        )
+    for part in parts:
+        _check_part(part, report, progress)
+    for folder in folders:
+        for path in sorted(folder.glob(ROOT_FILES)):
+            report.problems += _root_problems(path)
+    return report
 
 
-def _check_frame(source: Human36M, index: int) -> str:
-    path, size = source.image_paths[index], source.image_sizes[index]
+def parts_in(root: Path) -> Iterator[Part]:
+    """The annotation files that stand where a set's layout puts them."""
+    for subject in human36m.subjects_in(root):
+        path = root / "annotations" / f"Human36M_subject{subject}_data.json"
+        read = partial(human36m.read_human36m, root, [subject])
+        yield Part(f"Human3.6M subject {subject}", path, root / "images", read)
+    if (root / mpii.ANNOTATIONS).exists():
+        yield Part("MPII", root / mpii.ANNOTATIONS, root, partial(mpii.read_mpii, root), mpii.names_below_root)
+    for split in coco.SPLITS:
+        if (path := coco.annotation_file(root, split)).exists():
+            yield Part(f"COCO {split}", path, root / "images" / split, partial(coco.read_coco, root, split))
+    if (root / muco.ANNOTATIONS).exists():
+        yield Part("MuCo-3DHP", root / muco.ANNOTATIONS, root / muco.FOLDER, partial(muco.read_muco, root))
+    if (root / mupots.ANNOTATIONS).exists():
+        yield Part("MuPoTS-3D", root / mupots.ANNOTATIONS, root / mupots.FOLDER, partial(mupots.read_mupots, root))
+
+
+def _check_part(part: Part, report: Report, progress: bool) -> None:
+    try:
+        images = read_images(part.annotations, read_lists(part.annotations, ("images",))["images"], {}, True)
+        files = [part.folder / name.decode() for name in part.names(images["file_name"]).tolist()]
+        sizes = np.column_stack([images["width"], images["height"]]).tolist()
+        faults = faults_of(_image_problem, list(zip(files, sizes, strict=True)), part.title, progress=progress)
+        broken = [fault for fault in faults if fault]
+        frames = part.read(skip_broken=True)
+    except PartnasError as error:
+        report.problems.append(str(error))
+        return
+    known = set(broken)
+    report.problems += broken + [line for line in frames.skipped if line not in known]
+    report.parts.append(_summary(part, frames, len(files)))
+
+
+def _image_problem(image: tuple[Path, list[int]]) -> str:
+    path, size = image
     try:
         height, width = read_image(path).shape[:2]
     except PartnasError as error:
         return str(error)
-    if (width, height) != tuple(size):
+    if [width, height] != size:
         return f"{path}: is {width}x{height}, its annotation says {size[0]}x{size[1]}; mend width and height"
-    if expand_box(source.bboxes[index], size) is None:
-        return f"{path}: annotation {source.ids[index]}: bbox {source.bboxes[index].tolist()} lies outside the image"
-    if not np.isfinite(source.joints_image[index]).all():
-        return f"{path}: annotation {source.ids[index]}: a joint cannot be projected"
     return ""
+
+
+def _root_problems(path: Path) -> list[str]:
+    try:
+        return read_roots(path, skip_broken=True).skipped
+    except PartnasError as error:
+        return [str(error)]
+
+
+def _summary(part: Part, frames: Frames, images: int) -> str:
+    line = f"{part.title}: {len(frames):,} people in {images:,} images"
+    reasons = [f"{number:,} {reason}" for reason, number in frames.left_out.items()]
+    return line + (f"; left out by rule: {', '.join(reasons)}" if reasons else "")

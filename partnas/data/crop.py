@@ -12,6 +12,8 @@ Depth: z = ((Z − Z_root) / 1000 + 1) / 2 · D, a box of 2 m about the root.
 import cv2
 import numpy as np
 
+from partnas.data.images import SMALL
+
 DEPTH_HALF_RANGE = 1000.0
 """Millimetres in front of and behind the root that the volume covers."""
 
@@ -82,15 +84,44 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     A crop that shrinks the image by two or more is taken from an image reduced by area averaging first, since bilinear
     sampling alone would alias.
     """
-    shrink = int(1 / np.sqrt(abs(np.linalg.det(transform[:, :2]))))
+    shrink = int(shrink_of(transform))
     if shrink >= 2:
         height, width = image.shape[0] // shrink * shrink, image.shape[1] // shrink * shrink
         image = cv2.resize(image[:height, :width], (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
-        transform = np.column_stack([transform[:, :2] * shrink, transform[:, 2]])
+        transform = of_reduced(transform, shrink)
     # OpenCV puts pixel centres at integers: shift by half a pixel on both sides.
     centred = transform.copy()
     centred[:, 2] += transform[:, :2] @ [0.5, 0.5] - 0.5
-    return cv2.warpAffine(image, centred, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    part, offset = _sampled(image, centred, size)
+    centred[:, 2] += centred[:, :2] @ offset
+    # Four channels take OpenCV less than half of the time of three.
+    four = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
+    crop = cv2.warpAffine(four, centred, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB)
+
+
+def shrink_of(transform: np.ndarray) -> float:
+    """How many pixels of the image a pixel of the crop spans, across as down."""
+    return float(1 / np.sqrt(abs(np.linalg.det(transform[:, :2]))))
+
+
+def of_reduced(transform: np.ndarray, reduction: int) -> np.ndarray:
+    """The transform for an image that is ``reduction`` times smaller."""
+    return np.column_stack([transform[:, :2] * reduction, transform[:, 2]])
+
+
+def _sampled(image: np.ndarray, transform: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a large image that a crop samples, and its offset (x, y) in the image; a small one as it is."""
+    if image.shape[0] * image.shape[1] <= SMALL:
+        return image, np.zeros(2)
+    corners = np.array([[-1, -1], [-1, size], [size, -1], [size, size]]) - transform[:, 2]
+    corners = corners @ np.linalg.inv(transform[:, :2]).T
+    limit = [image.shape[1], image.shape[0]]
+    low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, limit)
+    high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, 0, limit)
+    if (high <= low).any():
+        return image, np.zeros(2)
+    return image[low[1] : high[1], low[0] : high[0]], low
 
 
 def crop_image(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:

@@ -1,29 +1,39 @@
-"""Annotated frames as tensors for training and evaluation."""
+"""Annotated people as tensors for training and evaluation."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from partnas.data.augmentation import Augmentation
-from partnas.data.crop import apply_transform, crop_transform, depth_to_voxels, expand_boxes, voxels_to_camera, warp
-from partnas.data.human36m import Human36M
-from partnas.data.images import normalise, read_image
+from partnas.data.crop import (
+    apply_transform,
+    crop_transform,
+    depth_to_voxels,
+    expand_boxes,
+    of_reduced,
+    shrink_of,
+    voxels_to_camera,
+    warp,
+)
+from partnas.data.frames import Frames
+from partnas.data.images import normalise, read_image, reduction_for
 from partnas.errors import PartnasError
-from partnas.skeleton import ROOT, mirrored_parts
 
 
 class PoseDataset(Dataset):
-    """Crops and voxel targets of annotated frames.
+    """Crops and voxel targets of annotated people.
 
-    ``dataset[index]`` or ``dataset[epoch, index]`` gives ``image`` float32 ``(3, S, S)``, ``coordinates`` float32
-    ``(18, 3)`` in voxels, ``visible`` float32 ``(18,)``, ``has_depth`` float32 scalar and ``index`` int64. A part that
-    is outside the crop or the depth range is not visible. Augmentation depends on ``(seed, epoch, index)`` alone.
+    ``dataset[index]`` or ``dataset[turn, index]`` gives ``image`` float32 ``(3, S, S)``, ``coordinates`` float32
+    ``(P, 3)`` in voxels, ``visible`` float32 ``(P,)``, ``has_depth`` float32 scalar, ``area`` float32 scalar, the pixels
+    of the image that the crop covers, and ``index`` int64. A part that is outside the crop or, where the depth is known,
+    outside the depth range is not visible; a coordinate that is not known is 0. Augmentation depends on ``(seed, turn,
+    index)`` alone.
 
     Args:
-        source: The frames.
+        source: The people.
         input_size: Side S of the crop in pixels.
         heatmap_size: Voxels across the crop.
         depth: Voxels along z.
@@ -34,7 +44,7 @@ class PoseDataset(Dataset):
 
     def __init__(
         self,
-        source: Human36M,
+        source: Frames,
         input_size: int,
         heatmap_size: int,
         depth: int,
@@ -45,66 +55,87 @@ class PoseDataset(Dataset):
         self.source = source
         self.input_size, self.heatmap_size, self.depth = input_size, heatmap_size, depth
         self.augmentation, self.seed = augmentation, seed
-        self.boxes = expand_boxes(source.bboxes, source.image_sizes)
-        self._cached: dict[int, np.ndarray] | None = {} if cache else None
+        if augmentation is not None and augmentation.occlusion_probability:
+            augmentation.objects()  # a missing folder is told now, and what is read is shared with forked workers
+        extended = expand_boxes(source.bboxes, source.image_sizes)
+        self.boxes = np.where(source.boxes_are_extended[:, None], source.bboxes, extended)
+        self._cached: dict[tuple[int, int], np.ndarray] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def has_depth(self) -> np.ndarray:
+        """``(N,)`` bool, who comes with 3D annotation."""
+        return self.source.has_depth
+
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, torch.Tensor]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        turn, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)
         source, size = self.source, self.input_size
-        image = self._image(index)
-        joints = source.joints_image[index]  # [18, 2]
-        relative_depth = source.joints_camera[index, :, 2] - source.joints_camera[index, ROOT, 2]
+        joints = source.joints_image[index]  # [P, 2]
+        relative_depth = source.joints_camera[index, :, 2] - source.joints_camera[index, source.skeleton.root, 2]
         visible = source.visible[index]
         if self.augmentation is None:
             transform = crop_transform(self.boxes[index], size)
-            crop = warp(image, transform, size)
+            crop, colour = self._crop(index, transform), None
         else:
-            random = np.random.default_rng([self.seed, epoch, index])
+            random = np.random.default_rng([self.seed, turn, index])
             drawn = self.augmentation.draw(random)
             transform = crop_transform(self.boxes[index], size, drawn.rotation, drawn.scale, drawn.flip)
-            crop = self.augmentation.occlude(warp(image, transform, size), random)
-            crop = np.clip(crop * drawn.colour.astype(np.float32), 0, 255)
+            crop, colour = self.augmentation.occlude(self._crop(index, transform), random), drawn.colour
             if drawn.flip:
-                swap = mirrored_parts()
+                swap = source.skeleton.mirrored()
                 joints, relative_depth, visible = joints[swap], relative_depth[swap], visible[swap]
-        xy = apply_transform(transform, joints) / size * self.heatmap_size  # [18, 2]
-        z = depth_to_voxels(relative_depth, self.depth)  # [18]
-        inside = (xy >= 0).all(1) & (xy < self.heatmap_size).all(1) & (z >= 0) & (z < self.depth)
+        xy = apply_transform(transform, joints) / size * self.heatmap_size  # [P, 2]
+        z = depth_to_voxels(relative_depth, self.depth)  # [P]
+        inside = (xy >= 0).all(1) & (xy < self.heatmap_size).all(1)
+        if source.has_depth[index]:
+            inside &= (z >= 0) & (z < self.depth)
         return {
-            "image": torch.from_numpy(normalise(crop)),
-            "coordinates": torch.from_numpy(np.column_stack([xy, z]).astype(np.float32)),
+            "image": torch.from_numpy(normalise(crop, colour)),
+            "coordinates": torch.from_numpy(np.nan_to_num(np.column_stack([xy, z]).astype(np.float32))),
             "visible": torch.from_numpy((visible & inside).astype(np.float32)),
-            "has_depth": torch.tensor(1.0),
+            "has_depth": torch.tensor(float(source.has_depth[index])),
+            "area": torch.tensor(size**2 / abs(np.linalg.det(transform[:, :2])), dtype=torch.float32),
             "index": torch.tensor(index),
         }
 
     def to_camera(self, xyz: np.ndarray) -> np.ndarray:
-        """Camera millimetres ``(N, 18, 3)`` of predictions ``(N, 18, 3)`` in voxels for all frames, without augmentation.
+        """Camera millimetres ``(N, P, 3)`` of predictions ``(N, P, 3)`` in voxels for all people, without augmentation.
 
-        The pelvis's depth is the annotation's.
+        The pelvis's depth is ``source.root_depth``; NaN where that is not known.
         """
         source = self.source
-        root_depth = source.joints_camera[:, ROOT, 2]
         return voxels_to_camera(
-            xyz, self.boxes, source.focal, source.principal, root_depth, self.heatmap_size, self.depth
+            xyz, self.boxes, source.focal, source.principal, source.root_depth, self.heatmap_size, self.depth
         )
 
-    def _image(self, index: int) -> np.ndarray:
+    def _crop(self, index: int, transform: np.ndarray) -> np.ndarray:
+        reduction = reduction_for(shrink_of(transform), self.source.image_sizes[index])
+        return warp(self._image(index, reduction), of_reduced(transform, reduction), self.input_size)
+
+    def _image(self, index: int, reduction: int) -> np.ndarray:
         if self._cached is None:
-            return read_image(self.source.image_path(index))
-        if index not in self._cached:
-            self._cached[index] = read_image(self.source.image_path(index))
-        return self._cached[index]
+            return read_image(self.source.image_path(index), reduction)
+        key = index, reduction
+        if key not in self._cached:
+            self._cached[key] = read_image(self.source.image_path(index), reduction)
+        return self._cached[key]
 
 
-def mean_pose(source: Human36M) -> np.ndarray:
-    """The mean root-relative pose ``(18, 3)`` of a set, in camera millimetres."""
-    return (source.joints_camera - source.joints_camera[:, [ROOT]]).mean(0)
+def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Samples as a batch, whose images ``(B, 3, S, S)`` are channels-last as the networks want them."""
+    last = [{**sample, "image": sample["image"].permute(1, 2, 0)} for sample in samples]
+    batch = default_collate(last)
+    return {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
+
+
+def mean_pose(source: Frames) -> np.ndarray:
+    """The mean root-relative pose ``(P, 3)`` of a set, in camera millimetres, over the people with depth."""
+    joints = source.joints_camera[source.has_depth]
+    return (joints - joints[:, [source.skeleton.root]]).mean(0)
 
 
 def embedded_root() -> Path:

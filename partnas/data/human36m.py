@@ -1,18 +1,26 @@
 """Human3.6M in the on-disk layout of Moon et al.'s public release; the embedded sample has the same."""
 
-import logging
+import re
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from partnas.data.crop import expand_boxes
-from partnas.data.records import Records, entry, numbers, read_json, require_unique
+from partnas.data.annotations import (
+    finished,
+    frames_of,
+    image_sizes,
+    read_file,
+    read_images,
+    read_people,
+    require_boxes,
+)
+from partnas.data.frames import Frames, concatenated
+from partnas.data.records import Numbers, Table, Text, Whole, entry, numbers, read_json
+from partnas.data.roots import with_roots
 from partnas.errors import PartnasError
-from partnas.skeleton import PARTS
+from partnas.skeleton import HUMAN36M
 
 SPLITS: dict[int, dict[str, tuple[int, ...]]] = {
     1: {
@@ -30,229 +38,187 @@ SPLITS: dict[int, dict[str, tuple[int, ...]]] = {
 }
 """Subjects of each split, by protocol (section 4.1 of the paper)."""
 
-JOINTS_ON_DISK = 17
-LEFT_SHOULDER, RIGHT_SHOULDER = PARTS.index("L_Shoulder"), PARTS.index("R_Shoulder")
+ON_DISK = 17
+MOMENT = ("action_idx", "subaction_idx", "frame_idx")
+"""What names a pose."""
 
-log = logging.getLogger(__name__)
+FILE_NAME = r"Human36M_subject(\d+)_(?:data|camera|joint_3d)\.json"
+LEFT_SHOULDER, RIGHT_SHOULDER = HUMAN36M.parts.index("L_Shoulder"), HUMAN36M.parts.index("R_Shoulder")
 
 
-class Human36M:
-    """The annotated frames of some subjects, as arrays over N frames.
+def read_human36m(
+    root: Path | str,
+    subjects: Sequence[int],
+    stride: int = 1,
+    roots: Path | str | None = None,
+    skip_broken: bool = False,
+) -> Frames:
+    """The annotated frames of some subjects.
 
     Frames whose box has no area (less than a pixel of it inside the image) are left out, as the public baseline does;
-    they are counted in ``skipped`` and told in one logged warning.
-
-    Attributes:
-        image_names: ``(N,)`` UTF-8 bytes below ``root/images``; see :meth:`image_path`.
-        image_sizes: ``(N, 2)`` width and height in pixels, int32.
-        bboxes: ``(N, 4)`` ``[xmin, ymin, width, height]`` in pixels, float64.
-        joints_camera: ``(N, 18, 3)`` millimetres in camera axes (x right, y down, z away), float32.
-        joints_image: ``(N, 18, 2)`` pixels, float32.
-        visible: ``(N, 18)`` bool; Thorax is visible where both shoulders are.
-        focal, principal: ``(N, 2)`` pixels, float64.
-        subject: ``(N,)`` int64.
-        action: ``(N,)`` names.
-        ids: ``(N,)`` annotation ids, int64.
-        skipped: One line for each frame that was left out.
+    they are listed in ``skipped`` and told in one logged warning. Thorax is the middle of the shoulders in world
+    space, and visible where both are.
 
     Args:
         root: Folder that holds ``images`` and ``annotations``.
         subjects: Which subjects to read.
         stride: Keep frames with ``frame_idx % stride == 0``.
+        roots: A RootNet-style file, whose boxes and root depths take the place of the annotated ones.
+        skip_broken: List broken annotations, cameras and images in ``skipped`` and leave their frames out, instead of
+            raising.
 
     Raises:
         PartnasError: A missing or broken file, a missing field, a value of the wrong kind, a joint that is not finite or
             lies behind its camera, a camera without focal length, a box outside its image, an id that stands twice, or
             nothing left to read. The message names file, id and field.
     """
-
-    def __init__(self, root: Path | str, subjects: Sequence[int], stride: int = 1):
-        self.root = Path(root)
-        if stride < 1:
-            raise PartnasError(f"stride: {stride} is not positive; 1 keeps every frame")
-        read = [_read_subject(self.root, subject, stride) for subject in subjects]
-        self.skipped: list[str] = [line for _, skipped in read for line in skipped]
-        parts = [columns for columns, _ in read]
-        if not sum(len(part["ids"]) for part in parts):
-            raise PartnasError(
-                f"{self.root}: no usable frame of subjects {list(subjects)} has frame_idx % {stride} == 0; "
-                "name other subjects or a smaller stride"
-            )
-        self.image_names: np.ndarray = np.concatenate([part["image_names"] for part in parts])
-        self.image_sizes: np.ndarray = np.concatenate([part["image_sizes"] for part in parts])
-        self.bboxes: np.ndarray = np.concatenate([part["bboxes"] for part in parts])
-        self.joints_camera: np.ndarray = np.concatenate([part["joints_camera"] for part in parts])
-        self.joints_image: np.ndarray = np.concatenate([part["joints_image"] for part in parts])
-        self.visible: np.ndarray = np.concatenate([part["visible"] for part in parts])
-        self.focal: np.ndarray = np.concatenate([part["focal"] for part in parts])
-        self.principal: np.ndarray = np.concatenate([part["principal"] for part in parts])
-        self.subject: np.ndarray = np.concatenate([part["subject"] for part in parts])
-        self.action: np.ndarray = np.concatenate([part["action"] for part in parts])
-        self.ids: np.ndarray = np.concatenate([part["ids"] for part in parts])
-        require_unique(self.root / "annotations", self.ids, "annotation id")
-        if self.skipped:
-            total = len(self.skipped) + len(self)
-            log.warning("%d of %d frames are left out; the first: %s", len(self.skipped), total, self.skipped[0])
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def image_path(self, index: int) -> str:
-        """The image file of a frame."""
-        return str(self.root / "images" / self.image_names[index].decode())
-
-    @property
-    def image_paths(self) -> "ImagePaths":
-        """The image files of all frames, made one at a time as they are asked for."""
-        return ImagePaths(self)
-
-    def subset(self, indices: np.ndarray | Sequence[int]) -> "Human36M":
-        """The frames at ``indices``, in that order."""
-        chosen = copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray):
-                setattr(chosen, name, value[indices])
-        return chosen
-
-
-@dataclass(frozen=True)
-class ImagePaths(Sequence[str]):
-    """A view of a set's image files: a million full paths would take half a gigabyte."""
-
-    source: Human36M
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> str:
-        return self.source.image_path(index)
+    root = Path(root)
+    if stride < 1:
+        raise PartnasError(f"stride: {stride} is not positive; 1 keeps every frame")
+    frames = [_read_subject(root, subject, stride, skip_broken) for subject in subjects]
+    if not any(map(len, frames)):
+        skipped = [line for part in frames for line in part.skipped]
+        fix = f"the first fault: {skipped[0]}" if skipped else "name other subjects or a smaller stride"
+        raise PartnasError(f"{root}: no usable frame of subjects {list(subjects)} has frame_idx % {stride} == 0; {fix}")
+    joined = _unique(root, concatenated(frames), skip_broken)
+    if roots is not None:
+        joined = with_roots(joined, roots, skip_broken)
+    return finished(joined, root / "annotations", skip_broken)
 
 
 def subjects_in(root: Path) -> list[int]:
-    """The subjects that have an annotation file under ``root``."""
-    names = [path.name for path in (root / "annotations").glob("Human36M_subject*_data.json")]
-    numbered = [name.removeprefix("Human36M_subject").removesuffix("_data.json") for name in names]
-    return sorted(int(number) for number in numbered if number.isdecimal())
+    """The subjects that have one of the three annotation files under ``root``."""
+    names = (re.fullmatch(FILE_NAME, path.name) for path in (root / "annotations").glob("Human36M_subject*.json"))
+    return sorted({int(name[1]) for name in names if name})
 
 
-def _read_subject(root: Path, subject: int, stride: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Columns over the subject's frames, and one line for each frame that was left out."""
+def _unique(root: Path, frames: Frames, skip_broken: bool) -> Frames:
+    """The frames whose id does not stand in an earlier subject too."""
+    first = np.zeros(len(frames), bool)
+    first[np.unique(frames.ids, return_index=True)[1]] = True
+    if first.all():
+        return frames
+    lines = [
+        f"{root / 'annotations'}: annotation {number}: id {number} stands twice; ids are unique across subjects"
+        for number in frames.ids[~first].tolist()
+    ]
+    if not skip_broken:
+        raise PartnasError(lines[0])
+    chosen = frames.subset(first)
+    chosen.skipped = frames.skipped + lines
+    return chosen
+
+
+def _read_subject(root: Path, subject: int, stride: int, skip_broken: bool) -> Frames:
     data_path, camera_path, joint_path = (
         root / "annotations" / f"Human36M_subject{subject}_{kind}.json" for kind in ("data", "camera", "joint_3d")
     )
-    images, annotations = _frames(data_path, stride)
-    sizes = np.column_stack([images.integers(side, least=1) for side in ("width", "height")])
-    bboxes = annotations.numbers("bbox", (4,))
-    usable, skipped = _usable(annotations, bboxes, sizes)
-    if skipped:
-        images, annotations, sizes, bboxes = (
-            images.take(usable),
-            annotations.take(usable),
-            sizes[usable],
-            bboxes[usable],
-        )
-    rotation, translation, focal, principal = _cameras_of(images, camera_path)
-    world = _world_joints(images, joint_path)  # [N, 18, 3]
-    camera = np.einsum("nij,npj->npi", rotation, world) + translation[:, None]
-    behind = np.flatnonzero((camera[..., 2] <= 0).any(1))
-    if len(behind):
-        where = annotations.named(behind[0])
-        raise PartnasError(f"{data_path}: {where}: a joint lies behind its camera; mend its camera or its joints")
-    visible = annotations.numbers("keypoints_vis", (JOINTS_ON_DISK,)) > 0
-    columns = {
-        "image_names": np.array([name.encode() for name in images.strings("file_name")], dtype=np.bytes_),
-        "image_sizes": sizes.astype(np.int32),
-        "bboxes": bboxes,
-        "joints_camera": camera.astype(np.float32),
-        "joints_image": (camera[..., :2] / camera[..., 2:] * focal[:, None] + principal[:, None]).astype(np.float32),
-        "visible": np.column_stack([visible, visible[:, LEFT_SHOULDER] & visible[:, RIGHT_SHOULDER]]),
-        "focal": focal,
-        "principal": principal,
-        "subject": np.full(len(annotations), subject),
-        "action": np.array(images.strings("action_name"), dtype=np.str_),
-        "ids": annotations.integers("id"),
-    }
-    return columns, skipped
-
-
-def _frames(path: Path, stride: int) -> tuple[Records, Records]:
-    """The annotations that ``stride`` keeps, and beside each its image."""
-    data = read_json(path)
-    images, annotations = Records(path, data, "images", "image"), Records(path, data, "annotations", "annotation")
-    ids = images.integers("id")
-    require_unique(path, ids, "image id")
-    order = np.argsort(ids)
-    wanted = annotations.integers("image_id")
-    place = np.searchsorted(ids[order], wanted)
-    found = place < len(ids)
-    found[found] = ids[order][place[found]] == wanted[found]
-    if not found.all():
-        first = int(np.argmin(found))
-        raise PartnasError(
-            f"{path}: {annotations.named(first)}: image_id {wanted[first]} names no image; mend the annotation"
-        )
-    image_of = order[place]
-    kept = np.flatnonzero(images.integers("frame_idx")[image_of] % stride == 0)
-    return images.take(image_of[kept]), annotations.take(kept)
-
-
-def _usable(annotations: Records, bboxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The places of the frames whose box has area, and one line for each of the others."""
-    left_top, right_bottom = bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]
-    outside = (bboxes[:, 2:] > 0).all(1) & ((left_top >= sizes) | (right_bottom <= 0)).any(1)
-    if outside.any():
-        raise PartnasError(_box_line(annotations, bboxes, sizes, int(np.argmax(outside)), "lies outside"))
-    empty = np.isnan(expand_boxes(bboxes, sizes)[:, 0])
-    lines = [_box_line(annotations, bboxes, sizes, index, "has no area inside") for index in np.flatnonzero(empty)]
-    return np.flatnonzero(~empty), lines
-
-
-def _box_line(annotations: Records, bboxes: np.ndarray, sizes: np.ndarray, index: int, fault: str) -> str:
-    size = f"{sizes[index, 0]}x{sizes[index, 1]}"
-    return (
-        f"{annotations.path}: {annotations.named(index)}: bbox {bboxes[index].tolist()} {fault} the {size} image; "
-        "mend or remove the annotation"
+    image_rows, people_rows = read_file(data_path, HUMAN36M.parts[:ON_DISK])
+    numbered = {name: Whole() for name in (*MOMENT, "cam_idx")}
+    images = read_images(data_path, image_rows, {**numbered, "action_name": Text()}, skip_broken)
+    people = read_people(data_path, people_rows, images, {"keypoints_vis": Numbers((ON_DISK,), np.bool_)}, skip_broken)
+    people.keep(images["frame_idx"][people["image"]] % stride == 0)
+    _require_inside(people, images)
+    require_boxes(people, images)
+    cameras = _join_cameras(people, images, camera_path)
+    _join_joints(people, images, joint_path)
+    camera = _in_camera(people, cameras)
+    focal, principal = (cameras[name][people["camera"]] for name in ("f", "c"))
+    visible = people["keypoints_vis"]
+    return frames_of(
+        HUMAN36M,
+        root / "images",
+        images,
+        people,
+        focal=focal,
+        principal=principal,
+        joints_camera=camera.astype(np.float32),
+        joints_image=(camera[..., :2] / camera[..., 2:] * focal[:, None] + principal[:, None]).astype(np.float32),
+        visible=np.column_stack([visible, visible[:, LEFT_SHOULDER] & visible[:, RIGHT_SHOULDER]]),
+        action=np.char.decode(images["action_name"][people["image"]], "utf-8"),
     )
 
 
-def _cameras_of(images: Records, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """R ``(N, 3, 3)``, t ``(N, 3)`` in millimetres, f and c ``(N, 2)`` in pixels: Xc = R·Xw + t."""
-    cameras = read_json(path)
-    shapes = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}
-    indices = images.integers("cam_idx")
-    chosen, camera_of = np.unique(indices, return_inverse=True)
-    stacked: dict[str, np.ndarray] = {field: np.empty((len(chosen), *shape)) for field, shape in shapes.items()}
-    for place, number in enumerate(chosen):
-        user = images.named(int(np.argmax(indices == number)))
-        if not isinstance(cameras, dict) or str(number) not in cameras:
-            raise PartnasError(f"{path}: camera '{number}', which {user} names, is missing; copy the file again")
-        where = f"camera {number}"
-        for field, shape in shapes.items():
-            value = entry(path, cameras[str(number)], field, where)
-            stacked[field][place] = numbers(path, value, shape, f"{where}: {field}")
-        focal, turn = stacked["f"][place], stacked["R"][place]
-        if not (focal > 0).all():
-            raise PartnasError(f"{path}: {where}: f must be positive, not {focal.tolist()}; mend the calibration")
-        if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-2:
-            raise PartnasError(f"{path}: {where}: R is no rotation; mend the calibration")
-    rotation, translation, focal, principal = (array[camera_of] for array in stacked.values())
-    return rotation, translation, focal, principal
+def _require_inside(people: Table, images: Table) -> None:
+    boxes, sizes = people["bbox"], image_sizes(people, images)
+    outside = (boxes[:, 2:] > 0).all(1) & ((boxes[:, :2] >= sizes) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(1)
+    people.require(
+        ~outside,
+        lambda index: (
+            f"bbox {boxes[index].tolist()} lies outside the {sizes[index, 0]}x{sizes[index, 1]} image; "
+            "mend or remove the annotation"
+        ),
+    )
 
 
-def _world_joints(images: Records, path: Path) -> np.ndarray:
-    """``(N, 18, 3)`` world millimetres; the cameras of a moment share one pose on disk."""
+def _join_cameras(people: Table, images: Table, path: Path) -> dict[str, np.ndarray]:
+    """Cameras as R ``(C, 3, 3)``, t ``(C, 3)`` in millimetres, f and c ``(C, 2)`` in pixels: Xc = R·Xw + t.
+
+    A column ``camera`` is added, the index of each frame's camera.
+    """
     content = read_json(path)
-    keys = np.column_stack([images.integers(name) for name in ("action_idx", "subaction_idx", "frame_idx")])
+    numbered, people.columns["camera"] = np.unique(images["cam_idx"][people["image"]], return_inverse=True)
+    cameras, faults = [], {}
+    for place, number in enumerate(numbered.tolist()):
+        try:
+            cameras.append(_camera(path, content, str(number)))
+        except PartnasError as error:
+            cameras.append({"R": np.eye(3), "t": np.zeros(3), "f": np.ones(2), "c": np.zeros(2)})
+            faults[place] = str(error)
+    camera = people["camera"]
+    people.require(~np.isin(camera, list(faults)), lambda index: faults[camera[index]])
+    return {name: np.array([values[name] for values in cameras]) for name in ("R", "t", "f", "c")}
+
+
+def _camera(path: Path, cameras: Any, number: str) -> dict[str, np.ndarray]:
+    if not isinstance(cameras, dict) or number not in cameras:
+        raise PartnasError(f"{path}: camera {number!r} is missing; copy the file again")
+    where, given = f"camera {number}", cameras[number]
+    old = isinstance(given, dict) and "t" not in given and "T" in given
+    shapes = {"R": (3, 3), "T" if old else "t": (3,), "f": (2,), "c": (2,)}
+    camera = {
+        name: numbers(path, entry(path, given, name, where), shape, f"{where}: {name}")
+        for name, shape in shapes.items()
+    }
+    if not (camera["f"] > 0).all():
+        raise PartnasError(f"{path}: {where}: f must be positive, not {camera['f'].tolist()}; mend the calibration")
+    if np.abs(camera["R"] @ camera["R"].T - np.eye(3)).max() > 1e-2:
+        raise PartnasError(f"{path}: {where}: R is no rotation; mend the calibration")
+    if old:
+        camera["t"] = -camera["R"] @ camera.pop("T")
+    return camera
+
+
+def _join_joints(people: Table, images: Table, path: Path) -> None:
+    """Add a column ``world``, ``(N, 18, 3)`` world millimetres; the cameras of a moment share one pose on disk."""
+    content = read_json(path)
+    keys = np.column_stack([images[name] for name in MOMENT])[people["image"]]
     moments, moment_of = np.unique(keys, axis=0, return_inverse=True)
-    rows = [_pose_at(path, content, key) for key in moments.tolist()]
-    poses = Records(path, {"poses": rows}, "poses", "action/subaction/frame")
-    world = poses.numbers("joints", (JOINTS_ON_DISK, 3))
-    thorax = (world[:, LEFT_SHOULDER] + world[:, RIGHT_SHOULDER]) / 2
-    return np.concatenate([world, thorax[:, None]], axis=1)[moment_of.ravel()]
+    rows = [_pose_at(content, key) for key in moments.tolist()]
+    kind = "action/subaction/frame"
+    poses = Table.read(path, rows, kind, {"id": Text(), "joints": Numbers((ON_DISK, 3))}, skip_broken=True)
+    world = np.zeros((len(moments), len(HUMAN36M.parts), 3))
+    world[poses.places, :ON_DISK] = poses["joints"]
+    world[:, HUMAN36M.parts.index("Thorax")] = (world[:, LEFT_SHOULDER] + world[:, RIGHT_SHOULDER]) / 2
+    moment_of = moment_of.ravel()
+    people.columns["world"] = world[moment_of]
+    people.require(np.isin(moment_of, poses.places), lambda index: poses.faults[moment_of[index]])
 
 
-def _pose_at(path: Path, content: Any, key: list[int]) -> dict[str, Any]:
+def _pose_at(content: Any, key: list[int]) -> dict[str, Any]:
+    """The pose of a moment, as an entry; without ``joints`` where the file lacks it."""
     name = "/".join(map(str, key))
     for number in key:
-        content = entry(path, content, str(number), f"action/subaction/frame {name}")
+        if not isinstance(content, dict) or str(number) not in content:
+            return {"id": name}
+        content = content[str(number)]
     return {"id": name, "joints": content}
+
+
+def _in_camera(people: Table, cameras: dict[str, np.ndarray]) -> np.ndarray:
+    """The joints in camera millimetres, ``(N, 18, 3)``, of the people who are in front of their camera."""
+    camera = people["camera"]
+    joints = np.einsum("nij,npj->npi", cameras["R"][camera], people["world"]) + cameras["t"][camera, None]
+    front = (joints[..., 2] > 0).all(1)
+    people.require(front, lambda index: "a joint lies behind its camera; mend its camera or its joints")
+    return joints[front]

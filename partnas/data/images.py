@@ -1,9 +1,14 @@
 """Reading pictures, and turning them into network input."""
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from partnas.errors import PartnasError
 
@@ -11,9 +16,34 @@ MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 """ImageNet's channel statistics of RGB values in 0–1."""
 
+LEVELS = np.arange(256, dtype=np.float32)[:, None]
 
-def read_image(path: Path | str) -> np.ndarray:
+READ_AS = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
+}
+"""OpenCV's flags by reduction; its reduced colours are these bits, beside BGR or RGB."""
+
+SMALL = 1 << 17
+"""Pixels; what has no more than that is always decoded at full size, which takes less than half a millisecond."""
+
+TAIL = 64
+"""Bytes at the end of a JPEG in which its end marker must stand; some writers pad it."""
+
+TOGETHER = 256
+
+Item = TypeVar("Item")
+
+
+def read_image(path: Path | str, reduction: int = 1) -> np.ndarray:
     """An image file as RGB.
+
+    Args:
+        path: Of the file.
+        reduction: 1, 2, 4 or 8: decode that many times smaller, rounded up. A JPEG then takes a fraction of the
+            inverse transforms, and each pixel is the mean of those that it stands for.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -25,24 +55,70 @@ def read_image(path: Path | str) -> np.ndarray:
         content = Path(path).read_bytes()
     except OSError as error:
         raise PartnasError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-64:]:
+    if not content:
+        raise PartnasError(f"{path}: empty; copy it again")
+    if _is_cut_off(content[:2], content[-TAIL:]):
         raise PartnasError(f"{path}: truncated JPEG; copy it again")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), READ_AS[reduction])
     if image is None:
         raise PartnasError(f"{path}: broken, or no image; replace the file")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
-def normalise(image: np.ndarray) -> np.ndarray:
-    """Network input: 0–255 values to 0–1, then ImageNet's mean and deviation.
+def unreadable(path: Path | str) -> str:
+    """What is wrong with an image file, as far as its first and last bytes tell; empty where nothing is."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - TAIL, 0))
+            end = file.read()
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror}); check the path"
+    if not size:
+        return f"{path}: empty; copy it again"
+    return f"{path}: truncated JPEG; copy it again" if _is_cut_off(start, end) else ""
+
+
+def faults_of(
+    find: Callable[[Item], str], items: Sequence[Item], title: str, threads: int | None = None, progress: bool = True
+) -> list[str]:
+    """What ``find`` says of each item, found by several threads under a progress bar."""
+    faults: list[str] = []
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(items), desc=title, unit="image", delay=1, disable=None if progress else True) as bar,
+    ):
+        for start in range(0, len(items), TOGETHER):  # Ctrl-C waits for what is handed out
+            faults += pool.map(find, items[start : start + TOGETHER])
+            bar.update(len(faults) - start)
+    return faults
+
+
+def _is_cut_off(start: bytes, end: bytes) -> bool:
+    return start == b"\xff\xd8" and b"\xff\xd9" not in end
+
+
+def reduction_for(shrink: float, image_size: np.ndarray) -> int:
+    """How much smaller an image of ``image_size`` (width, height) may be decoded for a crop that shrinks it ``shrink``
+    times, so that the crop never enlarges; 1 for a small image."""
+    if image_size[0] * image_size[1] <= SMALL:
+        return 1
+    return next((reduction for reduction in (8, 4, 2) if reduction <= shrink), 1)
+
+
+def normalise(image: np.ndarray, colour: np.ndarray | None = None) -> np.ndarray:
+    """Network input: 0–255 values to 0–1, then ImageNet's mean and deviation, by one look-up a value.
 
     The public baseline of Moon et al. feeds 0–255 values through this 0–1 normalisation by mistake.
 
     Args:
-        image: ``(H, W, 3)`` RGB uint8, or float in 0–255.
+        image: ``(H, W, 3)`` RGB uint8.
+        colour: ``(3,)``; multiplies the 0–255 values first, which are then cut off at 255.
 
     Returns:
-        ``(3, H, W)`` float32.
+        ``(3, H, W)`` float32, channels-last in memory.
     """
-    scaled = image.astype(np.float32) * (1 / (255 * STD)) - MEAN / STD  # [H, W, 3]
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+    levels = LEVELS if colour is None else np.clip(LEVELS * np.float32(colour), 0, 255)
+    table = levels * (1 / (255 * STD)) - MEAN / STD  # [256, 3]
+    return cv2.LUT(image, table[None]).transpose(2, 0, 1)

@@ -5,21 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from partnas.data.records import read_json
+from partnas.data.annotations import DEFAULT_FOCAL
+from partnas.data.records import Text, read_json
+from partnas.data.roots import read_entries
 from partnas.errors import PartnasError
-
-DEFAULT_FOCAL = 1500.0
 
 
 def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
     """The people of each image.
 
     Two forms are read: an object ``{"name.jpg": [[xmin, ymin, width, height], …]}``, and the list that RootNet and
-    detectors write, ``[{"image_id": "name.jpg", "bbox": […], "root_cam": [X, Y, Z]?}]``.
+    detectors write, ``[{"image_id": "name.jpg", "bbox": […], "root_cam": [X, Y, Z]?}]``. Where an entry has a
+    ``file_name``, as those of ``partnas roots`` have, the last part of that is the image's name. An entry with
+    ``root_cam`` is RootNet's, and its box is extended already.
 
     Returns:
-        By image name a list of ``{"bbox": [xmin, ymin, width, height] in pixels, "root_depth": millimetres}``, the
-        depth only where it was given.
+        By image name a list of ``{"bbox": [xmin, ymin, width, height] in pixels}``, with ``"root_depth"``, in
+        millimetres, only where it was given.
 
     Raises:
         PartnasError: The file is missing, broken, or an entry of it is; the message names the image.
@@ -27,29 +29,30 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
     path = Path(path)
     content = read_json(path)
     if isinstance(content, dict):
-        entries = []
+        rows = []
         for name, boxes in content.items():
             if not isinstance(boxes, list):
                 raise PartnasError(f"{path}: {name}: is not a list of boxes [xmin, ymin, width, height]")
-            entries += [{"image_id": name, "bbox": box} for box in boxes]
+            rows += [{"image_id": name, "bbox": box} for box in boxes]
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in content}
     elif isinstance(content, list):
-        entries, found = content, {}
+        rows, found = content, {}
     else:
         raise PartnasError(f"{path}: is neither an object nor a list; see `partnas predict --help`")
-    for entry in entries:
-        if not isinstance(entry, dict) or not {"image_id", "bbox"} <= entry.keys():
-            raise PartnasError(f"{path}: entry {str(entry)[:60]}: needs the fields 'image_id' and 'bbox'")
-        name = str(entry["image_id"])
-        person: dict[str, Any] = {"bbox": _numbers(path, entry["bbox"], 4, f"{name}: bbox")}
-        if person["bbox"][2] <= 0 or person["bbox"][3] <= 0:
-            raise PartnasError(f"{path}: {name}: bbox {person['bbox']} has no area; give width and height in pixels")
-        if "root_cam" in entry:
-            person["root_depth"] = _numbers(path, entry["root_cam"], 3, f"{name}: root_cam")[2]
-            if person["root_depth"] <= 0:
-                raise PartnasError(f"{path}: {name}: root_cam lies behind the camera; give [X, Y, Z] in millimetres")
-        found.setdefault(name, []).append(person)
+    rows = [_by_file_name(row) for row in rows]
+    entries = read_entries(path, rows, Text())
+    for name, bbox, root in zip(entries["image_id"], entries["bbox"], entries["root_cam"], strict=True):
+        person = {"bbox": bbox.tolist()}
+        if not np.isnan(root[2]):
+            person["root_depth"] = float(root[2])
+        found.setdefault(name.decode(), []).append(person)
     return found
+
+
+def _by_file_name(row: Any) -> Any:
+    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+        return row
+    return {**row, "image_id": Path(row["file_name"]).name}
 
 
 def read_camera(path: Path | str | None, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,29 +1,82 @@
-"""JSON lists of objects as typed columns, with one line on the first entry that does not fit."""
+"""JSON lists of objects as typed columns: one line on the first entry that does not fit, or all such left out.
 
+A file of a million annotations holds gigabytes as Python objects. Here its lists are cut into raw entries first, which
+are decoded a few thousand at a time; only the columns stay.
+"""
+
+import gc
 import json
-from collections.abc import Sequence
+import mmap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import msgspec
 import numpy as np
+from tqdm import tqdm
 
 from partnas.errors import PartnasError
 
 SHOWN = 60
+BATCH = 4096
+"""Entries that are Python objects at any one time."""
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's content.
+    """A JSON file's content; ``NaN`` and ``Infinity`` are read as Python writes them.
 
     Raises:
         PartnasError: The file is missing, or not JSON.
     """
     try:
-        return json.loads(Path(path).read_bytes())
+        content = Path(path).read_bytes()
     except OSError as error:
-        raise PartnasError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        raise _unreadable(path, error) from None
+    try:
+        with _uncollected():
+            return msgspec.json.decode(content)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise PartnasError(f"{path}: broken JSON ({str(error)[:80]}); copy the file again") from None
+
+
+def read_lists(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Sequence[Any]]:
+    """Lists of a JSON file's top-level object, their entries not decoded yet where the file is sound; see :class:`Table`.
+
+    Returns:
+        A list for each name; empty for one of ``optional`` that the file lacks.
+
+    Raises:
+        PartnasError: The file is missing or not JSON, or a list is missing or none.
+    """
+    fields = [(name, list[msgspec.Raw]) for name in required]
+    fields += [(name, list[msgspec.Raw], msgspec.field(default_factory=list)) for name in optional]
+    try:
+        with open(path, "rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives as long as the raw entries do
+        with _uncollected():
+            lists = msgspec.json.decode(content, type=msgspec.defstruct("Lists", fields))
+        return {name: getattr(lists, name) for name in (*required, *optional)}
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except (ValueError, RecursionError):
+        whole = read_json(path)
+    found = {name: entry(path, whole, name, "the file") for name in required}
+    found |= {name: whole.get(name, []) for name in optional}
+    for name, rows in found.items():
+        if not isinstance(rows, list):
+            raise PartnasError(f"{path}: field {name!r} is a {type(rows).__name__}, not a list; copy the file again")
+    return found
+
+
+def decoded(rows: Sequence[Any]) -> list[Any]:
+    """Entries as Python objects, whether they are raw or not."""
+    return [msgspec.json.decode(row) if isinstance(row, msgspec.Raw) else row for row in rows]
 
 
 def entry(path: Path, record: Any, field: str, where: str) -> Any:
@@ -35,93 +88,303 @@ def entry(path: Path, record: Any, field: str, where: str) -> Any:
     return record[field]
 
 
-def numbers(path: Path, values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """``values`` as finite float64 of ``shape``."""
-    array = _as_numbers(values, shape)
+def numbers(path: Path, value: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """``value`` as finite float64 of ``shape``."""
+    kind = Numbers(shape)
+    array = kind.column([value])
     if array is None:
-        shown = f" {str(values)[:SHOWN]}" if len(shape) == 1 else ""
-        raise PartnasError(f"{path}: {where}{shown} is not {_described(shape)}; mend the annotation")
-    if not np.isfinite(array).all():
-        raise PartnasError(f"{path}: {where} holds a value that is not finite; mend or remove the annotation")
-    return array
+        raise PartnasError(f"{path}: {where} {kind.fault(value)}; mend or remove the annotation")
+    return array[0]
 
 
-class Records:
-    """A list of JSON objects of one kind, read column by column.
+class Column(Protocol):
+    """What the values of one field must be."""
 
-    Args:
+    default: float | None
+    """What the array holds where an entry lacks the field; None where the field is required."""
+
+    def column(self, values: list[Any]) -> np.ndarray | None:
+        """The values as an array; None where one of them does not fit."""
+
+    def fault(self, value: Any) -> str:
+        """What is wrong with a value that does not fit."""
+
+    def filler(self) -> Any:
+        """A value that fits."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Finite numbers of one shape, nested or in one flat list."""
+
+    shape: tuple[int, ...] = ()
+    dtype: type = np.float64
+    default: float | None = None
+
+    def column(self, values: list[Any]) -> np.ndarray | None:
+        shape = (len(values), *self.shape)
+        if not values:
+            return np.empty(shape, self.dtype)
+        array = _tried(values)
+        if array is None or array.dtype.kind not in "biuf" or array.shape not in (shape, (len(values), self._size())):
+            return None
+        with np.errstate(over="ignore"):
+            cast = array.astype(self.dtype).reshape(shape)
+        return cast if np.isfinite(array).all() and np.isfinite(cast).all() else None
+
+    def fault(self, value: Any) -> str:
+        array = _tried([value])
+        if array is not None and array.dtype.kind == "f" and not np.isfinite(array.astype(self.dtype)).all():
+            return "holds a value that is not finite"
+        shown = f"{str(value)[:SHOWN]} " if len(self.shape) < 2 else ""
+        return f"{shown}is not {' x '.join(map(str, self.shape))} numbers" if self.shape else f"{shown}is not a number"
+
+    def filler(self) -> Any:
+        return np.zeros(self.shape).tolist()
+
+    def _size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Whole numbers of at least ``least``, int64."""
+
+    least: int = 0
+    default: int | None = None
+
+    def column(self, values: list[Any]) -> np.ndarray | None:
+        array = _tried(values)
+        if array is None or array.ndim != 1 or array.dtype.kind not in "iu" or (array < self.least).any():
+            return None if values else np.empty(0, np.int64)
+        return array.astype(np.int64)
+
+    def fault(self, value: Any) -> str:
+        return f"{str(value)[:SHOWN]!r} is not a whole number of at least {self.least}"
+
+    def filler(self) -> Any:
+        return self.least
+
+
+@dataclass(frozen=True)
+class Text:
+    """Texts that are not empty, as UTF-8 bytes."""
+
+    default: None = None
+
+    def column(self, values: list[Any]) -> np.ndarray | None:
+        if not all(isinstance(value, str) and value for value in values):
+            return None
+        return np.array([value.encode() for value in values], dtype=np.bytes_)
+
+    def fault(self, value: Any) -> str:
+        return f"{str(value)[:SHOWN]!r} is not a text"
+
+    def filler(self) -> Any:
+        return "-"
+
+
+Rule = tuple[str, Callable[[np.ndarray], np.ndarray]]
+"""A field, and a test of its column for entries that are not wanted."""
+
+
+@dataclass
+class Table:
+    """Entries of one kind, as columns.
+
+    Attributes:
         path: The file, for messages.
-        content: The file's object.
-        name: The field of ``content`` that holds the list.
-        kind: What one of them is called in messages.
+        kind: What one entry is called in messages.
+        columns: By field, over the entries that are left.
+        skip_broken: List and leave out a broken entry instead of raising.
+        key: The field by which messages name an entry.
+        places: ``(N,)`` where the entries that are left stand in the file's list.
+        faults: By place in the file's list, one line on each entry that was left out as broken.
+        left_out: How many sound entries a rule of the set leaves out, by reason.
     """
 
-    def __init__(self, path: Path, content: Any, name: str, kind: str):
-        rows = entry(path, content, name, "the file")
-        if not isinstance(rows, list):
-            raise PartnasError(f"{path}: field {name!r} is a {type(rows).__name__}, not a list; copy the file again")
-        self.path, self.kind, self.rows = path, kind, rows
+    path: Path
+    kind: str
+    columns: dict[str, np.ndarray]
+    skip_broken: bool = False
+    key: str = "id"
+    places: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    faults: dict[int, str] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(
+        cls,
+        path: Path,
+        rows: Sequence[Any],
+        kind: str,
+        columns: Mapping[str, Column],
+        skip_broken: bool = False,
+        leave_out: Mapping[str, Rule] | None = None,
+        key: str = "id",
+    ) -> "Table":
+        """Read a list of objects.
+
+        Args:
+            path: The file that it comes from.
+            rows: Objects, or their raw JSON.
+            kind: What one of them is called in messages.
+            columns: The fields to read.
+            skip_broken: List and leave out a broken entry instead of raising.
+            leave_out: By reason, a field and a test of its column: entries that pass are not wanted, and their other
+                fields are not looked at.
+            key: The field by which messages name an entry.
+
+        Raises:
+            PartnasError: An entry is broken, and ``skip_broken`` is off.
+        """
+        table = cls(path, kind, {}, skip_broken, key)
+        with _uncollected():
+            batches = [
+                table._read_batch(start, part, columns, leave_out or {}) for start, part in _batches(rows, path.name)
+            ]
+        batches = batches or [table._read_batch(0, [], columns, leave_out or {})]
+        for name in columns:
+            table.columns[name] = np.concatenate([batch.pop(name) for _, batch in batches])
+        table.places = np.concatenate([places for places, _ in batches])
+        return table
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.places)
 
-    def take(self, indices: np.ndarray) -> "Records":
-        """The records at ``indices``, in that order."""
-        chosen = object.__new__(Records)
-        chosen.path, chosen.kind = self.path, self.kind
-        chosen.rows = [self.rows[index] for index in indices.tolist()]
-        return chosen
+    def __getitem__(self, field: str) -> np.ndarray:
+        return self.columns[field]
+
+    @property
+    def skipped(self) -> list[str]:
+        """One line on each broken entry, in the file's order."""
+        return [self.faults[place] for place in sorted(self.faults)]
 
     def named(self, index: int) -> str:
-        """What to call the record at ``index`` in a message: by its id where it has one."""
-        row = self.rows[index]
-        number = row.get("id") if isinstance(row, dict) else None
-        return f"{self.kind} {number}" if number is not None else f"{self.kind} at place {index}"
+        """What to call an entry in a message."""
+        if self.key in self.columns:
+            return f"{self.kind} {_shown_id(self.columns[self.key][index])}"
+        return f"{self.kind} at place {self.places[index]}"
 
-    def integers(self, field: str, least: int = 0) -> np.ndarray:
-        """A column of whole numbers of at least ``least``, ``(N,)`` int64."""
-        values = self._values(field)
-        array = _tried(values)
-        if array is None or array.ndim != 1 or array.dtype.kind not in "iu" or (array < least).any():
-            for index, value in enumerate(values):
-                if type(value) is not int or not least <= value < 2**63:
-                    raise self._wrong(index, field, value, f"a whole number of at least {least}")
-        return np.array(values, dtype=np.int64)
+    def keep(self, chosen: np.ndarray, reason: str = "") -> None:
+        """Keep the entries that ``chosen`` (a mask) names; count the others under ``reason`` where one is given."""
+        if reason and not chosen.all():
+            self.left_out[reason] = self.left_out.get(reason, 0) + int((~chosen).sum())
+        self.columns = {name: values[chosen] for name, values in self.columns.items()}
+        self.places = self.places[chosen]
 
-    def strings(self, field: str) -> list[str]:
-        """A column of texts that are not empty."""
-        values = self._values(field)
-        for index, value in enumerate(values):
-            if not isinstance(value, str) or not value:
-                raise self._wrong(index, field, value, "a text")
-        return values
+    def require(self, good: np.ndarray, fault: Callable[[int], str], fatal: bool = True) -> None:
+        """Raise for the first entry that is not ``good`` (a mask); with ``skip_broken``, list and leave out all such.
 
-    def numbers(self, field: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A column of finite arrays of ``shape``, ``(N, *shape)`` float64."""
-        values = self._values(field)
-        array = _as_numbers(values, (len(values), *shape)) if values else np.empty((0, *shape))
-        if array is None or not np.isfinite(array).all():
-            for index, value in enumerate(values):
-                numbers(self.path, value, shape, f"{self.named(index)}: {field}")
-        return array
+        Args:
+            good: ``(N,)`` bool.
+            fault: From an entry's index to what is wrong with it, and the fix.
+            fatal: Whether there is anything to raise; if not, such entries are listed and left out always.
+        """
+        if good.all():
+            return
+        for index in np.flatnonzero(~good).tolist():
+            self._broken(self.places[index], f"{self.path}: {self.named(index)}: {fault(index)}", fatal)
+        self.keep(good)
 
-    def _values(self, field: str) -> list[Any]:
-        try:
-            return [row[field] for row in self.rows]
-        except (KeyError, TypeError, IndexError):
-            return [entry(self.path, row, field, self.named(index)) for index, row in enumerate(self.rows)]
+    def require_unique(self) -> None:
+        """Require that no id stands twice; the first of each is good."""
+        values = self.columns["id"]
+        first = np.zeros(len(values), bool)
+        first[np.unique(values, return_index=True)[1]] = True
+        self.require(first, lambda index: f"id {values[index]} stands twice; ids are unique")
 
-    def _wrong(self, index: int, field: str, value: Any, wanted: str) -> PartnasError:
-        return PartnasError(
-            f"{self.path}: {self.named(index)}: {field} {str(value)[:SHOWN]!r} is not {wanted}; mend the annotation"
-        )
+    def join(self, other: "Table", field: str, column: str) -> None:
+        """Add ``column``, the index in ``other`` of the entry whose id ``field`` holds."""
+        ids, wanted = other["id"], self.columns[field]
+        order = np.argsort(ids)
+        place = np.minimum(np.searchsorted(ids[order], wanted), max(len(ids) - 1, 0))
+        found = ids[order][place] == wanted if len(ids) else np.zeros(len(wanted), bool)
+        self.columns[column] = order[place] if len(ids) else np.zeros(len(wanted), np.int64)
+        self.require(found, lambda index: f"{field} {wanted[index]} names no usable {other.kind}; mend the annotation")
+
+    def _read_batch(
+        self,
+        start: int,
+        rows: list[Any],
+        columns: Mapping[str, Column],
+        leave_out: Mapping[str, Rule],
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        faults: dict[int, str] = {}
+        wanted = np.ones(len(rows), bool)
+        for place, row in enumerate(rows):
+            if not isinstance(row, dict):
+                faults[place] = f"{self.kind} at place {start + place} is a {type(row).__name__}, not an object"
+                rows[place], wanted[place] = {}, False
+        for reason, (name, unwanted) in leave_out.items():
+            places = np.flatnonzero(wanted)
+            values, bad = _column(name, columns[name], [rows[place] for place in places])
+            out = unwanted(values)
+            out[list(bad)] = False
+            wanted[places[out]] = False
+            self.left_out[reason] = self.left_out.get(reason, 0) + int(out.sum())
+        places = np.flatnonzero(wanted)
+        rows_wanted = [rows[place] for place in places]
+        read = {}
+        for name, column in columns.items():
+            read[name], bad = _column(name, column, rows_wanted)
+            for index, fault in bad.items():
+                row, place = rows_wanted[index], int(places[index])
+                named = f"{self.kind} {row[self.key]}" if self.key in row else f"{self.kind} at place {start + place}"
+                faults.setdefault(place, f"{named}: {fault}; mend or remove the {self.kind}")
+        for place in sorted(faults):
+            self._broken(start + place, f"{self.path}: {faults[place]}")
+        good = ~np.isin(places, list(faults))
+        return start + places[good], {name: values[good] for name, values in read.items()}
+
+    def _broken(self, place: int, line: str, fatal: bool = True) -> None:
+        if fatal and not self.skip_broken:
+            raise PartnasError(line)
+        self.faults[int(place)] = line
 
 
-def require_unique(path: Path, values: np.ndarray, what: str) -> None:
-    """Raise where a number stands twice in ``values``."""
-    found, counts = np.unique(values, return_counts=True)
-    if len(found) < len(values):
-        raise PartnasError(f"{path}: {what} {found[counts > 1][0]} stands twice; ids are unique across subjects")
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cyclic collector, which looks through every list of numbers again and again: 2.6 times as slow."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _batches(rows: Sequence[Any], title: str) -> Iterator[tuple[int, list[Any]]]:
+    """Runs of at most ``BATCH`` entries, decoded, each with the place of its first."""
+    starts = range(0, len(rows), BATCH)
+    for start in tqdm(starts, desc=title, unit_scale=BATCH, unit=" entries", delay=2, leave=False, disable=None):
+        part = rows[start : start + BATCH]
+        if isinstance(part[0], msgspec.Raw):
+            yield start, msgspec.json.decode(b"[" + b",".join(part) + b"]")
+        else:
+            yield start, list(part)
+
+
+def _column(name: str, kind: Column, rows: list[dict[str, Any]]) -> tuple[np.ndarray, dict[int, str]]:
+    """A field of all rows as an array, with a filler at each row that does not fit, and what is wrong with that row."""
+    values = [row.get(name) for row in rows]
+    array = kind.column(values)
+    if array is not None:
+        return array, {}
+    faults, singles = {}, []
+    for index, value in enumerate(values):
+        single = kind.column([value])
+        if single is None:
+            single = kind.column([kind.filler()])
+            if name in rows[index]:
+                faults[index] = f"{name} {kind.fault(value)}"
+            elif kind.default is None:
+                faults[index] = f"field {name!r} is missing"
+            else:
+                single[:] = kind.default
+        singles.append(single)
+    return np.concatenate(singles), faults
 
 
 def _tried(values: Sequence[Any]) -> np.ndarray | None:
@@ -131,12 +394,9 @@ def _tried(values: Sequence[Any]) -> np.ndarray | None:
         return None
 
 
-def _as_numbers(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    array = _tried(values)
-    return (
-        array.astype(np.float64) if array is not None and array.dtype.kind in "biuf" and array.shape == shape else None
-    )
+def _shown_id(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _described(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) + " numbers"
+def _unreadable(path: Path, error: OSError) -> PartnasError:
+    return PartnasError(f"{path}: cannot be read ({error.strerror}); check the path")

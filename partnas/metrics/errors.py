@@ -5,27 +5,29 @@ from typing import Any
 
 import numpy as np
 
-from partnas.skeleton import EVALUATED, PARTS, ROOT
+from partnas.skeleton import HUMAN36M, Skeleton
 
 
-def part_errors(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
+def part_errors(predicted: np.ndarray, target: np.ndarray, skeleton: Skeleton = HUMAN36M) -> np.ndarray:
     """Distances after moving both pelves to the origin.
 
     Args:
-        predicted: ``(N, 18, 3)`` camera millimetres.
-        target: ``(N, 18, 3)`` camera millimetres.
+        predicted: ``(N, P, 3)`` camera millimetres.
+        target: ``(N, P, 3)`` camera millimetres.
+        skeleton: Whose parts they are.
 
     Returns:
-        ``(N, 17)`` millimetres; the pelvis is counted, Thorax is not.
+        ``(N, E)`` millimetres of the skeleton's evaluated parts; of Human3.6M's, the pelvis is counted and Thorax is not.
     """
     predicted, target = (np.asarray(poses, dtype=np.float64) for poses in (predicted, target))
-    difference = (predicted - predicted[:, [ROOT]]) - (target - target[:, [ROOT]])
-    return np.linalg.norm(difference[:, EVALUATED], axis=-1)
+    root = [skeleton.root]
+    difference = (predicted - predicted[:, root]) - (target - target[:, root])
+    return np.linalg.norm(difference[:, skeleton.evaluated], axis=-1)
 
 
-def mpjpe(predicted: np.ndarray, target: np.ndarray) -> float:
+def mpjpe(predicted: np.ndarray, target: np.ndarray, skeleton: Skeleton = HUMAN36M) -> float:
     """Mean of :func:`part_errors` over parts and frames, in millimetres."""
-    return float(part_errors(predicted, target).mean())
+    return float(part_errors(predicted, target, skeleton).mean())
 
 
 def procrustes(predicted: np.ndarray, target: np.ndarray, scale: bool) -> np.ndarray:
@@ -53,15 +55,25 @@ def procrustes(predicted: np.ndarray, target: np.ndarray, scale: bool) -> np.nda
     return size * a @ rotation + centre_target
 
 
-def pa_mpjpe(predicted: np.ndarray, target: np.ndarray, scale: bool) -> float:
-    """MPJPE in millimetres after :func:`procrustes`.
+def aligned_part_errors(
+    predicted: np.ndarray, target: np.ndarray, scale: bool, skeleton: Skeleton = HUMAN36M
+) -> np.ndarray:
+    """Distances of the evaluated parts ``(N, E)`` in millimetres after :func:`procrustes`.
 
-    The public baseline of Moon et al. aligns all 18 parts, without scale, and then averages over 17; most others fit
-    the scale as well. The alignment here is on all 18 parts both ways.
+    The public baseline of Moon et al. aligns all 18 parts of Human3.6M, without scale, and then averages over 17; most
+    others fit the scale as well. The alignment here is on all parts both ways.
     """
-    aligned = procrustes(predicted, target, scale)
-    error = np.linalg.norm(aligned - target, axis=-1)[:, EVALUATED]
-    return float(error.mean())
+    return np.linalg.norm(procrustes(predicted, target, scale) - target, axis=-1)[:, skeleton.evaluated]
+
+
+def pa_mpjpe(predicted: np.ndarray, target: np.ndarray, scale: bool, skeleton: Skeleton = HUMAN36M) -> float:
+    """Mean of :func:`aligned_part_errors` over parts and frames, in millimetres."""
+    return float(aligned_part_errors(predicted, target, scale, skeleton).mean())
+
+
+def per_action(errors: np.ndarray, actions: np.ndarray) -> dict[str, float]:
+    """Mean of the errors ``(N, E)`` of each action's frames, by name."""
+    return {str(name): float(errors[actions == name].mean()) for name in np.unique(actions)}
 
 
 def pose_report(
@@ -70,29 +82,36 @@ def pose_report(
     actions: Sequence[str] | np.ndarray,
     groups: Sequence[Sequence[int]] | None = None,
     mean_pose: np.ndarray | None = None,
+    skeleton: Skeleton = HUMAN36M,
 ) -> dict[str, Any]:
     """All figures of an evaluation, means over frames.
 
     Args:
-        predicted: ``(N, 18, 3)`` camera millimetres.
-        target: ``(N, 18, 3)`` camera millimetres.
+        predicted: ``(N, P, 3)`` camera millimetres.
+        target: ``(N, P, 3)`` camera millimetres.
         actions: ``(N,)`` names.
         groups: Part groups, for the mean error of each.
-        mean_pose: ``(18, 3)`` root-relative; what a predictor that ignores the image would say.
+        mean_pose: ``(P, 3)`` root-relative; what a predictor that ignores the image would say.
+        skeleton: Whose parts they are.
     """
-    errors = part_errors(predicted, target)  # [N, 17]
+    evaluated = skeleton.evaluated
+    errors = part_errors(predicted, target, skeleton)  # [N, E]
+    aligned = aligned_part_errors(predicted, target, False, skeleton)
+    scaled = aligned_part_errors(predicted, target, True, skeleton)
     actions = np.asarray(actions)
     report: dict[str, Any] = {
         "frames": len(errors),
         "mpjpe_mm": float(errors.mean()),
-        "pa_mpjpe_mm": pa_mpjpe(predicted, target, scale=False),
-        "pa_mpjpe_scaled_mm": pa_mpjpe(predicted, target, scale=True),
-        "per_part_mm": {PARTS[part]: float(errors[:, place].mean()) for place, part in enumerate(EVALUATED)},
-        "per_action_mm": {str(name): float(errors[actions == name].mean()) for name in np.unique(actions)},
+        "pa_mpjpe_mm": float(aligned.mean()),
+        "pa_mpjpe_scaled_mm": float(scaled.mean()),
+        "per_part_mm": {skeleton.parts[part]: float(errors[:, place].mean()) for place, part in enumerate(evaluated)},
+        "per_action_mm": per_action(errors, actions),
+        "per_action_pa_mm": per_action(aligned, actions),
+        "per_action_pa_scaled_mm": per_action(scaled, actions),
     }
     if groups is not None:
-        places = [[EVALUATED.index(part) for part in group if part in EVALUATED] for group in groups]
+        places = [[evaluated.index(part) for part in group if part in evaluated] for group in groups]
         report["per_group_mm"] = [float(errors[:, place].mean()) if place else None for place in places]
     if mean_pose is not None:
-        report["mean_pose_mpjpe_mm"] = mpjpe(np.broadcast_to(mean_pose, np.shape(target)), target)
+        report["mean_pose_mpjpe_mm"] = mpjpe(np.broadcast_to(mean_pose, np.shape(target)), target, skeleton)
     return report

@@ -1,4 +1,4 @@
-"""Baselines with deconvolutions in the fusion cells' place (Table 3 of the paper)."""
+"""Networks with deconvolutions in the fusion cells' place (Table 3 of the paper)."""
 
 from typing import Any
 
@@ -8,30 +8,29 @@ from torch import nn
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.cells import derived_cells
-from partnas.nn.layout import cell_layouts, stem_channels
+from partnas.nn.layout import CellLayout, cell_layouts, stem_channels
 from partnas.nn.primitives import Stem
 from partnas.nn.resnet import ResNet50
+from partnas.nn.supernet import Supernet
 from partnas.ops.maps import whole
 from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 
-DECONVOLUTION_CHANNELS = 256
-
 
 class DeconvolutionHead(nn.Sequential):
-    """As many 4x4 deconvolutions (256 channels, batch norm, ReLU) as the space has fusion cells, then a 1x1
-    convolution to heatmaps (Sun et al., integral regression)."""
+    """4x4 deconvolutions, each doubling the resolution, with batch norm and ReLU, then a 1x1 convolution to heatmaps
+    (Sun et al., integral regression)."""
 
-    def __init__(self, channels: int, space: SearchSpace):
+    def __init__(self, channels_in: int, count: int, channels_out: int, channels: int = 256):
         layers: list[nn.Module] = []
-        for _ in range(space.fusions):
+        for _ in range(count):
             layers += [
-                nn.ConvTranspose2d(channels, DECONVOLUTION_CHANNELS, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(DECONVOLUTION_CHANNELS),
+                nn.ConvTranspose2d(channels_in, channels, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
                 nn.ReLU(),
             ]
-            channels = DECONVOLUTION_CHANNELS
-        super().__init__(*layers, nn.Conv2d(channels, space.parts * space.depth, 1))
+            channels_in = channels
+        super().__init__(*layers, nn.Conv2d(channels_in, channels_out, 1))
 
 
 class PoseResNet50(nn.Module):
@@ -47,7 +46,7 @@ class PoseResNet50(nn.Module):
             raise PartnasError(f"reductions: {space.reductions}; a ResNet-50 has stride 32, set reductions to 5")
         self.space = space
         self.backbone = ResNet50()
-        self.head = DeconvolutionHead(self.backbone.output_channels, space)
+        self.head = DeconvolutionHead(self.backbone.output_channels, space.fusions, space.parts * space.depth)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, 3, S, S)`` normalised images to ``(B, parts, 3)`` voxels (x, y, z)."""
@@ -69,12 +68,10 @@ class DeconvNet(nn.Module):
         super().__init__()
         genotype.check(space)
         self.genotype, self.space = genotype, space
-        layouts = cell_layouts(space)[: -space.fusions]
-        if not layouts:
-            raise PartnasError("cells: a network of deconvolutions needs cells before them; take more than fusions")
+        layouts = backbone_layouts(space)
         self.stem = Stem(stem_channels(space), searching=False)
         self.cells = derived_cells(layouts, genotype)
-        self.head = DeconvolutionHead(layouts[-1].output_channels, space)
+        self.head = DeconvolutionHead(layouts[-1].output_channels, space.fusions, space.parts * space.depth)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, 3, S, S)`` normalised images to ``(B, parts, 3)`` voxels (x, y, z)."""
@@ -90,3 +87,44 @@ class DeconvNet(nn.Module):
     def spec(self) -> dict[str, Any]:
         """What ``partnas.networks.build`` makes a network of this shape from."""
         return {"kind": "deconv", "space": self.space.to_dict(), "genotype": self.genotype.to_dict()}
+
+
+class BackboneSupernet(Supernet):
+    """A supernet of normal and reduction cells under deconvolutions: what the backbone search of Table 3 trains.
+
+    Nothing is learned of fusion cells: those of :meth:`genotype` are what the untrained alphas stand for, and a
+    :class:`DeconvNet` does not read them. For the arguments see :class:`Supernet`.
+
+    Raises:
+        PartnasError: The space has no cells before its fusion cells.
+    """
+
+    def __init__(self, space: SearchSpace, recompute: str = "light", activation_dtype: torch.dtype | None = None):
+        super().__init__(space, recompute, activation_dtype)
+        backbone = backbone_layouts(space)
+        self.kinds, self.cells = self.kinds[: len(backbone)], self.cells[: len(backbone)]
+        self.head = DeconvolutionHead(backbone[-1].output_channels, space)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, 3, S, S)`` normalised images to ``(B, parts, 3)`` voxels (x, y, z)."""
+        return soft_argmax_3d(self.heatmaps(x), self.space.parts)
+
+    def heatmaps(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, parts * D, H, W)`` logits."""
+        return self.head(super().heatmaps(x).to(x.dtype))
+
+    def spec(self) -> dict[str, Any]:
+        """What ``partnas.networks.build`` makes a network of this shape from."""
+        return {"kind": "backbone_supernet", "space": self.space.to_dict()}
+
+
+def backbone_layouts(space: SearchSpace) -> list[CellLayout]:
+    """The cells before the fusion cells.
+
+    Raises:
+        PartnasError: There are none.
+    """
+    layouts = cell_layouts(space)[: -space.fusions]
+    if not layouts:
+        raise PartnasError("cells: a network of deconvolutions needs cells before them; take more than fusions")
+    return layouts

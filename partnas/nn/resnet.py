@@ -1,12 +1,12 @@
-"""ResNet-50 without its classifier (He et al. 2016; stride in the 3x3 convolutions, as is usual)."""
+"""ResNets of bottlenecks without their classifier (He et al. 2016; stride in the 3x3 convolutions, as is usual)."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
-"""Width, blocks and stride of each stage."""
-
 EXPANSION = 4
+STRIDE = 32
 
 
 class Bottleneck(nn.Module):
@@ -35,21 +35,32 @@ class Bottleneck(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
-class ResNet50(nn.Sequential):
-    """Image ``(B, 3, S, S)`` to features ``(B, 2048, S/32, S/32)``."""
+class ResNet(nn.Sequential):
+    """Image ``(B, 3, S, S)`` to features ``(B, 32 * width, S/32, S/32)``.
 
-    output_channels = STAGES[-1][0] * EXPANSION
+    Args:
+        width: Channels of the first 3x3 convolutions; each of the four stages doubles them.
+        blocks: Bottlenecks of each stage.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, blocks: Sequence[int]):
         layers: list[nn.Module] = [
-            nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(64),
+            nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1),
         ]
-        channels = 64
-        for width, blocks, stride in STAGES:
-            for block in range(blocks):
-                layers.append(Bottleneck(channels, width, stride if block == 0 else 1))
-                channels = EXPANSION * width
+        channels = width
+        for stage, count in enumerate(blocks):
+            for block in range(count):
+                layers.append(Bottleneck(channels, width * 2**stage, 2 if stage and not block else 1))
+                channels = EXPANSION * width * 2**stage
         super().__init__(*layers)
+        self.output_channels = channels
+
+
+class ResNet50(ResNet):
+    """Image ``(B, 3, S, S)`` to features ``(B, 2048, S/32, S/32)``."""
+
+    def __init__(self) -> None:
+        super().__init__(width=64, blocks=(3, 4, 6, 3))

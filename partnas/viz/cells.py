@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from partnas.skeleton import LIMBS, PARTS, TORSO
+from partnas.skeleton import HUMAN36M, Skeleton
 from partnas.viz.colours import CONCATENATION, FAINT_INK, INK, group_colour, operation_colour, tint
 
 Nodes = Sequence[Sequence[tuple[str, int] | list]]
@@ -72,7 +72,9 @@ class Layout:
     texts: list[Text] = field(default_factory=list)
 
 
-def lay_out(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = None) -> Layout:
+def lay_out(
+    nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = None, skeleton: Skeleton = HUMAN36M
+) -> Layout:
     """Place a cell so that nothing can meet but lines; see :func:`draw_cell` for the arguments.
 
     Each edge has a lane, and each node the lanes of its own edges: a staircase from the upper left to the lower
@@ -80,7 +82,7 @@ def lay_out(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = No
     a node's lanes lie earlier nodes' boxes, which are farther left than any line that comes from a node, and the
     concatenation's lines go to the right, where only later nodes are, whose boxes are farther down.
     """
-    names = [group_lines(group) for group in groups] if groups is not None else [[] for _ in nodes]
+    names = [group_lines(group, skeleton) for group in groups] if groups is not None else [[] for _ in nodes]
     heights = [max(LANE * len(node), LINE * len(lines) + 4) for node, lines in zip(nodes, names, strict=True)]
     tops = [TOP + sum(heights[:node]) + NODE_GAP * node for node in range(len(nodes))]
     pitch = FAN + LABEL_WIDTH + ARROW + NODE_WIDTH
@@ -109,18 +111,21 @@ def lay_out(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = No
     return layout
 
 
-def draw_cell(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = None) -> str:
+def draw_cell(
+    nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = None, skeleton: Skeleton = HUMAN36M
+) -> str:
     """A cell as SVG: inputs at the left, one column for each intermediate node, the concatenation at the right.
 
     Args:
         nodes: For each intermediate node its edges ``(operation, source)``; sources 0 and 1 are the inputs.
         kind: ``normal``, ``reduction`` or ``fusion``.
         groups: Part indices of each intermediate node's group, for the last fusion cell.
+        skeleton: Whose parts they are.
 
     Returns:
         An ``<svg>`` element.
     """
-    layout = lay_out(nodes, kind, groups)
+    layout = lay_out(nodes, kind, groups, skeleton)
     drawn = [_svg_line(line) for line in layout.lines]
     drawn += [_svg_box(box) for box in layout.boxes]
     drawn += [_svg_text(text) for text in layout.texts]
@@ -131,19 +136,19 @@ def draw_cell(nodes: Nodes, kind: str, groups: Sequence[Sequence[int]] | None = 
     )
 
 
-def head_title(group: Sequence[int]) -> str:
+def head_title(group: Sequence[int], skeleton: Skeleton = HUMAN36M) -> str:
     """Whose head a node is: the torso's or the limbs' with the groups of the paper, else that of so many parts."""
-    known = {TORSO: "the torso", LIMBS: "the limbs"}
+    known = {skeleton.torso: "the torso", skeleton.limbs: "the limbs"}
     count = "1 part" if len(group) == 1 else f"{len(group)} parts"
     name = known.get(tuple(sorted(group)))
     return f"head of {name} ({count})" if name else f"head of {count}"
 
 
-def group_lines(group: Sequence[int]) -> list[str]:
+def group_lines(group: Sequence[int], skeleton: Skeleton) -> list[str]:
     """What stands beside a head: its title, and its parts."""
-    parts = ", ".join(PARTS[part].replace("_", "\N{NO-BREAK SPACE}") for part in group)
+    parts = ", ".join(skeleton.parts[part].replace("_", "\N{NO-BREAK SPACE}") for part in group)
     lines = textwrap.wrap(parts, NAMES_COLUMNS, break_long_words=False, break_on_hyphens=False)
-    return [head_title(group), *(line.replace("\N{NO-BREAK SPACE}", " ") for line in lines)]
+    return [head_title(group, skeleton), *(line.replace("\N{NO-BREAK SPACE}", " ") for line in lines)]
 
 
 def _node_colours(node: int, groups: Sequence | None) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """One palette for every picture, after Okabe and Ito: colours that colour-blind people can tell apart."""
 
-from partnas.skeleton import PARTS
+from partnas.skeleton import Skeleton
 
 RIGHT, LEFT, TRUNK = "#D55E00", "#0072B2", "#009E73"
 TARGET = "#5B6673"
@@ -37,15 +37,14 @@ def group_colour(node: int) -> str:
     return GROUPS[node % len(GROUPS)]
 
 
-def side_colour(part: int) -> str:
+def side_colour(part: str) -> str:
     """Right, left or trunk, by the part's name."""
-    name = PARTS[part]
-    return RIGHT if name.startswith("R_") else LEFT if name.startswith("L_") else TRUNK
+    return RIGHT if part.startswith("R_") else LEFT if part.startswith("L_") else TRUNK
 
 
-def bone_colour(bone: tuple[int, int]) -> str:
+def bone_colour(bone: tuple[int, int], skeleton: Skeleton) -> str:
     """A bone has the colour of its limb: of whichever end is not on the trunk."""
-    colours = [side_colour(part) for part in bone]
+    colours = [side_colour(skeleton.parts[place]) for place in bone]
     return next((colour for colour in colours if colour != TRUNK), TRUNK)
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from partnas.errors import PartnasError
-from partnas.skeleton import BONES, PARTS, THORAX
+from partnas.skeleton import HUMAN36M, Skeleton
 from partnas.viz.colours import bone_colour, rgb, side_colour
 
 SUBPIXEL_BITS = 4
@@ -15,17 +15,22 @@ HALO_OPACITY = 0.75
 
 
 def draw_pose(
-    image: np.ndarray, joints_image: np.ndarray, visible: np.ndarray | None = None, side: int | None = None
+    image: np.ndarray,
+    joints_image: np.ndarray,
+    visible: np.ndarray | None = None,
+    side: int | None = None,
+    skeleton: Skeleton = HUMAN36M,
 ) -> np.ndarray:
-    """The picture with the 18-part skeleton over it: the person's right side orange, left blue, trunk green.
+    """The picture with the skeleton over it: the person's right side orange, left blue, trunk green.
 
-    Line widths follow the size of the person. Thorax has no dot: it lies on Neck's bones.
+    Line widths follow the size of the person. A part without bones has no dot: Human3.6M's Thorax lies on Neck's.
 
     Args:
         image: ``(H, W, 3)`` RGB uint8.
-        joints_image: ``(18, 2)`` pixels of ``image``; parts that are not finite, or far outside, are left out.
-        visible: ``(18,)``; parts that are not are left out, and so are their bones.
+        joints_image: ``(P, 2)`` pixels of ``image``; parts that are not finite, or far outside, are left out.
+        visible: ``(P,)``; parts that are not are left out, and so are their bones.
         side: Enlarge the picture first, so that its shorter side has this many pixels; a larger picture stays.
+        skeleton: Whose parts they are.
 
     Returns:
         ``(H', W', 3)`` RGB uint8; ``image`` is not changed.
@@ -36,8 +41,8 @@ def draw_pose(
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise PartnasError(f"image: {image.dtype} {image.shape}; give an (H, W, 3) RGB uint8 array")
     joints = np.asarray(joints_image, dtype=np.float64)
-    if joints.shape != (len(PARTS), 2):
-        raise PartnasError(f"joints_image: shape {joints.shape}; give ({len(PARTS)}, 2) pixels")
+    if joints.shape != (len(skeleton.parts), 2):
+        raise PartnasError(f"joints_image: shape {joints.shape}; give ({len(skeleton.parts)}, 2) pixels")
     picture, factor = enlarge(image, side)
     joints = joints * factor
     shown = np.isfinite(joints).all(1)
@@ -46,23 +51,23 @@ def draw_pose(
     shown &= (np.abs(np.where(shown[:, None], joints, 0)) < 4 * max(picture.shape[:2])).all(1)
     width = line_width(joints[shown], picture.shape)
     points = (np.where(shown[:, None], joints, 0) * 2**SUBPIXEL_BITS).round().astype(int).tolist()
-    bones = [bone for bone in BONES if shown[list(bone)].all()]
-    dots = [part for part in np.flatnonzero(shown).tolist() if part != THORAX]
+    bones = [bone for bone in skeleton.bones if shown[list(bone)].all()]
+    dots = [place for place in np.flatnonzero(shown).tolist() if place in np.ravel(skeleton.bones)]
     radius = 0.85 * width
     margin = max(1.0, 0.3 * width)
 
     halo = picture.copy()
     for first, second in bones:
         _line(halo, points[first], points[second], HALO, width + 2 * round(margin))
-    for part in dots:
-        _dot(halo, points[part], HALO, radius + margin)
+    for place in dots:
+        _dot(halo, points[place], HALO, radius + margin)
     picture = cv2.addWeighted(halo, HALO_OPACITY, picture, 1 - HALO_OPACITY, 0)
     for bone in bones:
-        _line(picture, points[bone[0]], points[bone[1]], rgb(bone_colour(bone)), width)
-    for part in dots:
-        _dot(picture, points[part], rgb(side_colour(part)), radius)
+        _line(picture, points[bone[0]], points[bone[1]], rgb(bone_colour(bone, skeleton)), width)
+    for place in dots:
+        _dot(picture, points[place], rgb(side_colour(skeleton.parts[place])), radius)
         if width >= 4:
-            _dot(picture, points[part], HALO, 0.4 * width)
+            _dot(picture, points[place], HALO, 0.4 * width)
     return picture
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from partnas.errors import PartnasError
-from partnas.skeleton import BONES, PARTS
+from partnas.skeleton import HUMAN36M, Skeleton
 from partnas.viz.colours import FAINT_INK, RULE, bone_colour, side_colour
 from partnas.viz.page import TEMPLATE, data_url, embed, write_page, write_plotly
 
@@ -39,49 +39,52 @@ def seen_from(points: np.ndarray, turn: float, tilt: float) -> np.ndarray:
     return np.stack([right, np.cos(tilt) * z + np.sin(tilt) * away, np.cos(tilt) * away - np.sin(tilt) * z], axis=-1)
 
 
-def traces(pose: dict[str, Any]) -> list[go.Scatter3d]:
+def traces(pose: dict[str, Any], skeleton: Skeleton = HUMAN36M) -> list[go.Scatter3d]:
     """A pose as two traces, bones and joints; pointing at a joint tells its part, its camera coordinates and its error.
 
     Args:
-        pose: ``name``; ``joints_camera`` ``(18, 3)`` in millimetres; optionally ``colour``, without which the person's
-            right side is orange, the left blue and the trunk green; and optionally ``compared``, ``(18, 3)`` joints of
+        pose: ``name``; ``joints_camera`` ``(P, 3)`` in millimetres; optionally ``colour``, without which the person's
+            right side is orange, the left blue and the trunk green; and optionally ``compared``, ``(P, 3)`` joints of
             the same person, the distance to which is the error.
+        skeleton: Whose parts they are.
 
     Raises:
         PartnasError: A pose has another shape, or one of its coordinates is not finite.
     """
-    camera = _joints(pose, "joints_camera")
+    camera = _joints(pose, "joints_camera", skeleton)
     joints = upright(camera).round(1)
     colour = pose.get("colour")
     labels = [
         f"<b>{name.replace('_', ' ')}</b><br>({x:.0f}, {y:.0f}, {z:.0f}) mm"
-        for name, (x, y, z) in zip(PARTS, camera, strict=True)
+        for name, (x, y, z) in zip(skeleton.parts, camera, strict=True)
     ]
     if pose.get("compared") is not None:
-        errors = np.linalg.norm(camera - _joints(pose, "compared"), axis=1)
+        errors = np.linalg.norm(camera - _joints(pose, "compared", skeleton), axis=1)
         labels = [f"{label}<br>error {error:.0f} mm" for label, error in zip(labels, errors, strict=True)]
-    ends = [[*joints[list(bone)].tolist(), [None] * 3] for bone in BONES]  # None breaks the line between two bones
+    ends = [
+        [*joints[list(bone)].tolist(), [None] * 3] for bone in skeleton.bones
+    ]  # None breaks the line between two bones
     x, y, z = zip(*(end for bone in ends for end in bone), strict=True)
     name = html.escape(pose["name"], quote=False)
     return [
         go.Scatter3d(
             x=x, y=y, z=z, mode="lines", name=name, hoverinfo="skip",
             line={
-                "color": colour or [bone_colour(bone) for bone in BONES for _ in range(3)],
+                "color": colour or [bone_colour(bone, skeleton) for bone in skeleton.bones for _ in range(3)],
                 "width": PLAIN_WIDTH if colour else BONE_WIDTH,
             },
         ),
         go.Scatter3d(
             x=joints[:, 0].tolist(), y=joints[:, 1].tolist(), z=joints[:, 2].tolist(), mode="markers", name=name,
-            marker={"size": 4, "color": colour or [side_colour(part) for part in range(len(PARTS))]},
+            marker={"size": 4, "color": colour or [side_colour(part) for part in skeleton.parts]},
             text=labels, hovertemplate="%{text}<extra>" + name + "</extra>",
         ),
     ]  # fmt: skip
 
 
-def scene(poses: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def scene(poses: Sequence[dict[str, Any]], skeleton: Skeleton = HUMAN36M) -> dict[str, Any]:
     """Axes that hold all of the poses, one millimetre as long on each, seen from the camera's side."""
-    points = upright(np.concatenate([_joints(pose, "joints_camera") for pose in poses]))
+    points = upright(np.concatenate([_joints(pose, "joints_camera", skeleton) for pose in poses]))
     low, high = np.floor(points.min(0) - MARGIN_MM), np.ceil(points.max(0) + MARGIN_MM)
     axes = {
         name: {
@@ -109,7 +112,7 @@ def scene(poses: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def figure(poses: Sequence[dict[str, Any]]) -> go.Figure:
+def figure(poses: Sequence[dict[str, Any]], skeleton: Skeleton = HUMAN36M) -> go.Figure:
     """A rotatable figure of ``poses``, see :func:`traces`. Another one in its place keeps the view that it was turned to.
 
     Raises:
@@ -118,10 +121,10 @@ def figure(poses: Sequence[dict[str, Any]]) -> go.Figure:
     if not len(poses):
         raise PartnasError("poses: none given; give at least one")
     return go.Figure(
-        data=[trace for pose in poses for trace in traces(pose)],
+        data=[trace for pose in poses for trace in traces(pose, skeleton)],
         layout={
             "template": TEMPLATE,
-            "scene": scene(poses),
+            "scene": scene(poses, skeleton),
             "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
             "showlegend": False,
             "uirevision": "kept",
@@ -130,7 +133,11 @@ def figure(poses: Sequence[dict[str, Any]]) -> go.Figure:
 
 
 def write_html(
-    path: Path, poses: Sequence[dict[str, Any]], image: np.ndarray | None = None, title: str = "3D pose"
+    path: Path,
+    poses: Sequence[dict[str, Any]],
+    image: np.ndarray | None = None,
+    title: str = "3D pose",
+    skeleton: Skeleton = HUMAN36M,
 ) -> None:
     """A page readable offline: the picture, where there is one, beside the rotatable view.
 
@@ -141,12 +148,13 @@ def write_html(
         poses: See :func:`traces`.
         image: ``(H, W, 3)`` RGB uint8.
         title: Of the page.
+        skeleton: Whose parts they are.
 
     Raises:
         PartnasError: See :func:`figure`.
     """
     path = Path(path)
-    view = embed(figure(poses), "pose", "min(78vh, 95vw)", plotly_beside=True, bar=True)
+    view = embed(figure(poses, skeleton), "pose", "min(78vh, 95vw)", plotly_beside=True, bar=True)
     write_plotly(path.parent)
     write_page(
         path,
@@ -158,10 +166,11 @@ def write_html(
     )
 
 
-def _joints(pose: dict[str, Any], field: str) -> np.ndarray:
+def _joints(pose: dict[str, Any], field: str, skeleton: Skeleton) -> np.ndarray:
     joints = np.asarray(pose[field], dtype=np.float64)
-    if joints.shape != (len(PARTS), 3) or not np.isfinite(joints).all():
+    count = len(skeleton.parts)
+    if joints.shape != (count, 3) or not np.isfinite(joints).all():
         raise PartnasError(
-            f"poses: {pose['name']!r}: {field} has shape {joints.shape}; give ({len(PARTS)}, 3) finite millimetres"
+            f"poses: {pose['name']!r}: {field} has shape {joints.shape}; give ({count}, 3) finite millimetres"
         )
     return joints

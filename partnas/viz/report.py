@@ -11,7 +11,7 @@ import yaml
 from markupsafe import Markup
 
 from partnas.errors import PartnasError
-from partnas.skeleton import PARTS
+from partnas.skeleton import HUMAN36M, Skeleton, skeleton_named
 from partnas.viz.cells import draw_cell, head_title
 from partnas.viz.colours import LEFT, OPERATION_COLOURS, TARGET, group_colour
 from partnas.viz.curves import alpha_figure, curve_figure
@@ -57,11 +57,12 @@ def write_report(run_dir: Path | str, search_dir: Path | None = None, train_dir:
     evaluation = read_json(run_dir / "evaluation.json") or {}
     genotype = next(filter(None, (read_json(folder / "genotype.json") for folder in folders)), None)
     configs = read_configs(folders)
-    examples = read_examples(run_dir)
+    skeleton = skeleton_of(evaluation)
+    examples = read_examples(run_dir, skeleton)
     sections = {
         "examples": examples,
-        "parts": part_rows(evaluation),
-        "cells": cell_drawings(genotype, evaluation.get("part_groups")),
+        "parts": part_rows(evaluation, skeleton),
+        "cells": cell_drawings(genotype, evaluation.get("part_groups"), skeleton),
         "alphas": alpha_drawings(metrics, genotype, [content for _, _, content in configs]),
         "curves": curve_drawings(metrics),
     }
@@ -79,7 +80,7 @@ def write_report(run_dir: Path | str, search_dir: Path | None = None, train_dir:
         missing=[MISSING[section] for section, content in sections.items() if not content],
         configs=[(name, text) for name, text, _ in configs],
         plotly=plotly_source(),
-        views=as_script([figure(example["poses"]) for example in examples]),
+        views=as_script([figure(example["poses"], skeleton) for example in examples]),
         config=as_script(CONFIG),
     )
     return path
@@ -130,7 +131,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_examples(run_dir: Path) -> list[dict[str, Any]]:
+def skeleton_of(evaluation: dict[str, Any]) -> Skeleton:
+    """Whose parts an ``evaluation.json`` is about."""
+    return skeleton_named(evaluation.get("skeleton", HUMAN36M.name), "evaluation.json: skeleton")
+
+
+def read_examples(run_dir: Path, skeleton: Skeleton) -> list[dict[str, Any]]:
     """The entries of ``predictions.json`` with their drawn picture and the poses to compare."""
     found = []
     for place, example in enumerate(read_json(run_dir / "predictions.json") or []):
@@ -139,7 +145,10 @@ def read_examples(run_dir: Path) -> list[dict[str, Any]]:
             if image is None:
                 raise PartnasError(f"{run_dir / example['image']}: missing or broken; run `partnas evaluate` again")
             overlay = draw_pose(
-                cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.array(example["joints_image"]), side=PICTURE_SIDE
+                cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+                np.array(example["joints_image"]),
+                side=PICTURE_SIDE,
+                skeleton=skeleton,
             )
             target, predicted = example["target_mm"], example["predicted_mm"]
             found.append(
@@ -172,6 +181,12 @@ def key_figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
         found.append((f"{evaluation['pa_mpjpe_mm']:.1f} mm", "PA-MPJPE, without scale"))
     if "pa_mpjpe_scaled_mm" in evaluation:
         found.append((f"{evaluation['pa_mpjpe_scaled_mm']:.1f} mm", "PA-MPJPE, with scale"))
+    if "mrpe_mm" in evaluation:
+        error, beside = evaluation["mrpe_mm"], evaluation.get("baselines_mrpe_mm", {})
+        found.append((f"{error['total']:.1f} mm", "MRPE, root position error"))
+        found.append((f"{error['z']:.1f} mm", "along the depth"))
+        names = {"mean_root": "MRPE of the mean training root", "box_area": "MRPE of the box's area alone"}
+        found += [(f"{beside[name]['total']:.1f} mm", text) for name, text in names.items() if name in beside]
     if "parameters" in evaluation:
         found.append((f"{evaluation['parameters'] / 1e6:.2f} M", "parameters"))
     if "exact" in evaluation.get("flops", {}):
@@ -179,7 +194,7 @@ def key_figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def part_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+def part_rows(evaluation: dict[str, Any], skeleton: Skeleton) -> list[dict[str, Any]]:
     """The error table: per group of parts its mean and the bars of its parts."""
     errors = evaluation.get("per_part_mm")
     if not errors:
@@ -189,7 +204,9 @@ def part_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     bars = {bar["name"]: bar for bar in _bars(errors.items())}
     return [
         {
-            "name": f"Node {node}, {head_title(part_numbers(group))}" if len(groups) > 1 else "All parts",
+            "name": f"Node {node}, {head_title(part_numbers(group, skeleton), skeleton)}"
+            if len(groups) > 1
+            else "All parts",
             "error": mean,
             "colour": group_colour(node),
             "rows": [bars[part] for part in group if part in bars],
@@ -198,15 +215,17 @@ def part_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def part_numbers(names: Sequence[str]) -> list[int]:
+def part_numbers(names: Sequence[str], skeleton: Skeleton) -> list[int]:
     """Indices of the parts named in ``evaluation.json``."""
-    unknown = [name for name in names if name not in PARTS]
+    unknown = [name for name in names if name not in skeleton.parts]
     if unknown:
         raise PartnasError(f"evaluation.json: part_groups: part {unknown[0]!r} is not known; evaluate again")
-    return [PARTS.index(name) for name in names]
+    return [skeleton.parts.index(name) for name in names]
 
 
-def cell_drawings(genotype: dict[str, Any] | None, part_groups: list[list[str]] | None) -> list[dict[str, Any]]:
+def cell_drawings(
+    genotype: dict[str, Any] | None, part_groups: list[list[str]] | None, skeleton: Skeleton
+) -> list[dict[str, Any]]:
     """Titles and drawings of the three kinds of cell."""
     if genotype is None:
         return []
@@ -216,8 +235,8 @@ def cell_drawings(genotype: dict[str, Any] | None, part_groups: list[list[str]] 
             raise PartnasError(f"genotype.json: field {kind!r} is missing; derive the genotype again")
         groups = None
         if kind == "fusion" and part_groups and len(part_groups) == len(genotype[kind]):
-            groups = [part_numbers(group) for group in part_groups]
-        drawings.append({"title": title, "svg": Markup(draw_cell(genotype[kind], kind, groups))})
+            groups = [part_numbers(group, skeleton) for group in part_groups]
+        drawings.append({"title": title, "svg": Markup(draw_cell(genotype[kind], kind, groups, skeleton))})
     return drawings
 
 
@@ -251,11 +270,15 @@ def operation_names(count: int, configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def curve_drawings(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Loss and MPJPE over the epochs, for the search and for the training."""
+    """Loss and error over the epochs, for the search and for the training."""
     titles = {"search": "Search", "train": "Training"}
     charts = {
-        "loss": ("mean L1 (voxels)", {"loss": "training batches", "validation_loss": "validation batches (alphas)"}),
+        "loss": (
+            "mean L1 (voxels; of roots mm)",
+            {"loss": "training batches", "validation_loss": "validation batches (alphas)"},
+        ),
         "MPJPE": ("MPJPE (mm)", {"mpjpe_mm": "held-out frames"}),
+        "MRPE": ("MRPE (mm)", {"mrpe_mm": "held-out frames"}),
     }
     drawings = []
     for job, title in titles.items():

@@ -13,11 +13,12 @@ from matplotlib.path import Path as Outline
 
 from partnas.errors import PartnasError
 from partnas.files import write_atomically
-from partnas.skeleton import BONES, PARTS
+from partnas.skeleton import Skeleton
 from partnas.viz.cells import Layout, Line, head_title, lay_out
 from partnas.viz.colours import FAINT_INK, INK, LEFT, RIGHT, RULE, TARGET, TRUNK, bone_colour, group_colour
 from partnas.viz.overlay import draw_pose
 from partnas.viz.pose3d import seen_from, upright
+from partnas.viz.report import part_numbers, skeleton_of
 
 COLUMNS = 6
 WIDTH, HEIGHT, DPI = 13.0, 8.6, 110
@@ -40,6 +41,7 @@ def write_png(path: Path, run_dir: Path) -> Path:
     path, run_dir = Path(path), Path(run_dir)
     evaluation = _read(run_dir / "evaluation.json")
     examples = _read(run_dir / "predictions.json")
+    skeleton = skeleton_of(evaluation)
     places = (run_dir / "genotype.json", run_dir / "search" / "genotype.json")
     genotype = next((_read(place) for place in places if place.exists()), None)
     chosen = [examples[i] for i in np.unique(np.linspace(0, len(examples) - 1, COLUMNS).round().astype(int))]
@@ -49,15 +51,15 @@ def write_png(path: Path, run_dir: Path) -> Path:
     tops = figure.add_gridspec(2, len(chosen), left=0.02, right=0.98, top=0.88, bottom=0.395, hspace=0.04, wspace=0.05)
     half = _half_extent(chosen)
     for column, example in enumerate(chosen):
-        _picture(figure.add_subplot(tops[0, column]), run_dir, example)
-        _pose(figure.add_subplot(tops[1, column]), example, half)
+        _picture(figure.add_subplot(tops[0, column]), run_dir, example, skeleton)
+        _pose(figure.add_subplot(tops[1, column]), example, half, skeleton)
     _key(figure)
     groups = evaluation.get("part_groups") or [list(evaluation["per_part_mm"])]
     left = 0.055
     if genotype is not None:
-        _cell(figure.add_axes((0.02, 0.02, 0.52, 0.28)), genotype["fusion"], groups)
+        _cell(figure.add_axes((0.02, 0.02, 0.52, 0.28)), genotype["fusion"], groups, skeleton)
         left = 0.59
-    _errors(figure.add_axes((left, 0.105, 0.98 - left, 0.195)), evaluation["per_part_mm"], groups)
+    _errors(figure.add_axes((left, 0.105, 0.98 - left, 0.195)), evaluation["per_part_mm"], groups, skeleton)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
     return path
 
@@ -93,11 +95,12 @@ def _key(figure: Any) -> None:
     )  # fmt: skip
 
 
-def _picture(axes: Any, run_dir: Path, example: dict[str, Any]) -> None:
+def _picture(axes: Any, run_dir: Path, example: dict[str, Any], skeleton: Skeleton) -> None:
     image = cv2.imread(str(run_dir / example["image"]))
     if image is None:
         raise PartnasError(f"{run_dir / example['image']}: missing or broken; run `partnas evaluate` again")
-    axes.imshow(draw_pose(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.array(example["joints_image"]), side=480))
+    joints = np.array(example["joints_image"])
+    axes.imshow(draw_pose(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), joints, side=480, skeleton=skeleton))
     axes.set_title(f"{example['action']}, {example['mpjpe_mm']:.0f} mm", fontsize=10, color=INK, pad=4)
     axes.axis("off")
 
@@ -119,15 +122,16 @@ def _flat(joints_camera: np.ndarray) -> np.ndarray:
     return seen_from(upright(joints_camera), TURN, TILT)[..., :2]
 
 
-def _pose(axes: Any, example: dict[str, Any], half: float) -> None:
+def _pose(axes: Any, example: dict[str, Any], half: float, skeleton: Skeleton) -> None:
     target, predicted = np.array(example["target_mm"]), np.array(example["predicted_mm"])
     points = _corners(example)
     floor = points[-1, 1]
     _floor(axes, points[-4], points[-1])
     for joints in (target, predicted):
-        _bones(axes, np.column_stack([joints[:, 0], np.full(len(joints), floor), joints[:, 2]]), "#E3E7EC", 3.5)
-    _bones(axes, target, TARGET, 2.4)
-    _bones(axes, predicted, None, 2.8)
+        shadow = np.column_stack([joints[:, 0], np.full(len(joints), floor), joints[:, 2]])
+        _bones(axes, shadow, skeleton, "#E3E7EC", 3.5)
+    _bones(axes, target, skeleton, TARGET, 2.4)
+    _bones(axes, predicted, skeleton, None, 2.8)
     flat = _flat(points)
     middle = (flat.max(0) + flat.min(0)) / 2
     axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
@@ -144,15 +148,16 @@ def _floor(axes: Any, low: np.ndarray, high: np.ndarray, step: float = 250.0) ->
             axes.plot(*_flat(ends).T, color=RULE, linewidth=0.8)
 
 
-def _bones(axes: Any, joints: np.ndarray, colour: str | None, width: float) -> None:
+def _bones(axes: Any, joints: np.ndarray, skeleton: Skeleton, colour: str | None, width: float) -> None:
     flat = _flat(joints)
-    for bone in BONES:
-        axes.plot(*flat[list(bone)].T, color=colour or bone_colour(bone), linewidth=width, solid_capstyle="round")
+    for bone in skeleton.bones:
+        own = colour or bone_colour(bone, skeleton)
+        axes.plot(*flat[list(bone)].T, color=own, linewidth=width, solid_capstyle="round")
 
 
-def _cell(axes: Any, nodes: list, groups: list[list[str]]) -> None:
-    heads = [[PARTS.index(part) for part in group] for group in groups] if len(groups) == len(nodes) else None
-    layout = lay_out(nodes, "fusion", heads)
+def _cell(axes: Any, nodes: list, groups: list[list[str]], skeleton: Skeleton) -> None:
+    heads = [part_numbers(group, skeleton) for group in groups] if len(groups) == len(nodes) else None
+    layout = lay_out(nodes, "fusion", heads, skeleton)
     axes.set(xlim=(0, layout.width), ylim=(layout.height, 0), aspect="equal", anchor="NW")
     axes.set_title("The fusion cell that was found", loc="left", fontsize=11, fontweight="bold", color=INK)
     axes.axis("off")
@@ -189,7 +194,7 @@ def _boxes(axes: Any, layout: Layout, points: float) -> None:
         )  # fmt: skip
 
 
-def _errors(axes: Any, errors: dict[str, float], groups: list[list[str]]) -> None:
+def _errors(axes: Any, errors: dict[str, float], groups: list[list[str]], skeleton: Skeleton) -> None:
     shown = [(part, node) for node, group in enumerate(groups) for part in group if part in errors]
     bars = axes.bar(
         [part.replace("_", " ") for part, _ in shown],
@@ -201,7 +206,7 @@ def _errors(axes: Any, errors: dict[str, float], groups: list[list[str]]) -> Non
     axes.set_title("Mean error of each part (mm)", loc="left", fontsize=11, fontweight="bold", color=INK)
     for node, group in enumerate(groups):
         if len(groups) > 1:
-            name = f"node {node}, {head_title([PARTS.index(part) for part in group])}"
+            name = f"node {node}, {head_title(part_numbers(group, skeleton), skeleton)}"
             axes.bar(0, 0, color=group_colour(node), label=name)
     if len(groups) > 1:
         axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=INK)

@@ -3,9 +3,8 @@ import pytest
 import torch
 
 from partnas.data import Augmentation, mirror_coordinates
-from partnas.data.augmentation import drawn_object, paste
 from partnas.errors import PartnasError
-from partnas.skeleton import FLIP_PAIRS
+from partnas.skeleton import HUMAN36M, MUCO
 
 
 def test_drawn_values_have_the_stated_range_and_frequency():
@@ -31,28 +30,14 @@ def test_occlusion_covers_some_of_half_of_the_crops():
     assert 0.1 < covered[covered > 0].mean() < 0.7
 
 
-@pytest.mark.parametrize("side", [32, 64, 256])
-def test_an_object_has_opaque_and_clear_places(side):
-    colours, opacity = drawn_object(side, np.random.default_rng(1))
-    assert colours.shape[:2] == opacity.shape
-    assert opacity.max() > 0.5
-    assert opacity.min() < 0.1
-
-
-@pytest.mark.parametrize("centre", [(0, 0), (-50, 3), (9.6, 10), (1e4, 1e4)])
-def test_paste_stays_inside(centre):
-    image = np.zeros((10, 12, 3), np.uint8)
-    paste(image, np.full((5, 5, 3), 200.0, np.float32), np.ones((5, 5), np.float32), np.array(centre))
-    assert set(np.unique(image)) <= {0, 200}
-
-
-def test_mirroring_twice_is_nothing_and_swaps_sides():
-    xyz = torch.rand(2, 18, 3) * 16
-    once = mirror_coordinates(xyz, 16)
-    left, right = FLIP_PAIRS[0]
+@pytest.mark.parametrize("skeleton", [HUMAN36M, MUCO])
+def test_mirroring_twice_is_nothing_and_swaps_sides(skeleton):
+    xyz = torch.rand(2, len(skeleton.parts), 3) * 16
+    once = mirror_coordinates(xyz, 16, skeleton)
+    left, right = skeleton.flip_pairs[0]
     torch.testing.assert_close(once[:, left, 1:], xyz[:, right, 1:])
     torch.testing.assert_close(once[:, left, 0], 16 - xyz[:, right, 0])
-    torch.testing.assert_close(mirror_coordinates(once, 16), xyz)
+    torch.testing.assert_close(mirror_coordinates(once, 16, skeleton), xyz)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
+import cv2
 import numpy as np
 import pytest
 import torch
 from small_set import write_set
 from torch.utils.data import DataLoader
 
-from partnas.data import Augmentation, EpochSampler, Human36M, PoseDataset, mean_pose, mirror_coordinates
-from partnas.data.images import MEAN, STD, normalise, read_image
+from partnas.data import Augmentation, EpochSampler, PoseDataset, mean_pose, mirror_coordinates, read_human36m
+from partnas.data.crop import crop_image
+from partnas.data.dataset import collate
+from partnas.data.images import MEAN, STD, normalise, read_image, reduction_for
 from partnas.errors import PartnasError
 
 
@@ -14,18 +17,19 @@ def make(source, **options):
 
 
 def test_targets_go_back_to_the_camera(small_set):
-    dataset = make(Human36M(small_set, [1, 5]))
+    dataset = make(read_human36m(small_set, [1, 5]))
     voxels = np.stack([dataset[i]["coordinates"].numpy() for i in range(len(dataset))])
     np.testing.assert_allclose(dataset.to_camera(voxels), dataset.source.joints_camera, atol=0.01)
 
 
 def test_sample_shapes_and_types(small_set):
-    sample = make(Human36M(small_set, [1]))[1]
+    sample = make(read_human36m(small_set, [1]))[1]
     assert {name: (tuple(v.shape), v.dtype) for name, v in sample.items()} == {
         "image": ((3, 32, 32), torch.float32),
         "coordinates": ((18, 3), torch.float32),
         "visible": ((18,), torch.float32),
         "has_depth": ((), torch.float32),
+        "area": ((), torch.float32),
         "index": ((), torch.int64),
     }
     assert sample["index"] == 1
@@ -37,14 +41,14 @@ def test_parts_outside_the_crop_or_the_depth_range_are_invisible(tmp_path):
         joints["2"]["1"]["0"][2] = [0, 0, joints["2"]["1"]["0"][0][2] + 1500]
         data["annotations"][0]["keypoints_vis"][3] = False
 
-    dataset = make(Human36M(write_set(tmp_path / "set", change=spread), [1]))
+    dataset = make(read_human36m(write_set(tmp_path / "set", change=spread), [1]))
     visible = dataset[0]["visible"]
     assert visible[[1, 2, 3]].tolist() == [0, 0, 0]
     assert visible[0] == 1
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(small_set):
-    source = Human36M(small_set, [1])
+    source = read_human36m(small_set, [1])
     first, again, other = (make(source, augmentation=Augmentation(), seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first[2, 1]["image"], again[2, 1]["image"])
     assert not torch.equal(first[2, 1]["image"], first[3, 1]["image"])
@@ -57,14 +61,14 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(small_set):
 
 def test_a_mirrored_sample_is_the_mirror_of_the_sample(small_set):
     still = Augmentation(rotation=0, scale=0, colour=0, flip_probability=1, occlusion_probability=0)
-    source = Human36M(small_set, [1])
+    source = read_human36m(small_set, [1])
     plain, mirrored = make(source)[0], make(source, augmentation=still)[0]
     torch.testing.assert_close(mirror_coordinates(plain["coordinates"][None], 8)[0], mirrored["coordinates"])
     assert (plain["image"].flip(2) - mirrored["image"]).abs().max() < 0.03
 
 
 def test_cache_gives_the_same_samples(small_set):
-    source = Human36M(small_set, [1])
+    source = read_human36m(small_set, [1])
     cached, plain = make(source, cache=True), make(source)
     for _ in range(2):
         assert torch.equal(cached[1]["image"], plain[1]["image"])
@@ -75,11 +79,11 @@ def test_a_box_outside_its_image_is_named(tmp_path):
         data["annotations"][0]["bbox"] = [500, 500, 10, 10]
 
     with pytest.raises(PartnasError, match=r"subject1_data\.json: annotation 1: bbox .* lies outside"):
-        make(Human36M(write_set(tmp_path / "set", change=move), [1]))
+        make(read_human36m(write_set(tmp_path / "set", change=move), [1]))
 
 
 def test_mean_pose_is_root_relative(small_set):
-    pose = mean_pose(Human36M(small_set, [1, 5]))
+    pose = mean_pose(read_human36m(small_set, [1, 5]))
     assert pose.shape == (18, 3)
     assert np.abs(pose[0]).max() == 0
 
@@ -98,3 +102,69 @@ def test_broken_images(tmp_path, content):
         read_image(path)
     with pytest.raises(PartnasError, match=r"none\.jpg: cannot be read"):
         read_image(tmp_path / "none.jpg")
+
+
+def test_reduced_reading_is_the_mean_of_what_it_stands_for(tmp_path):
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (203, 301, 3), dtype=np.uint8), (0, 0), 5)
+    path = tmp_path / "x.jpg"
+    cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+    whole = read_image(path).astype(float)
+    assert np.abs(whole - image).mean() < 2
+    for reduction in (2, 4, 8):
+        reduced = read_image(path, reduction)
+        assert reduced.shape == (-(-203 // reduction), -(-301 // reduction), 3)
+        rows, columns = 203 // reduction, 301 // reduction
+        blocks = whole[: rows * reduction, : columns * reduction].reshape(rows, reduction, columns, reduction, 3)
+        assert np.abs(reduced[:rows, :columns] - blocks.mean((1, 3)))[1:-1, 1:-1].max() < 6
+
+
+@pytest.mark.parametrize(
+    ("shrink", "size", "reduction"),
+    [(1.9, (1000, 1000), 1), (2.0, (1000, 1000), 2), (4.5, (640, 480), 4), (30, (4000, 3000), 8), (9, (256, 256), 1)],
+)
+def test_a_large_image_is_decoded_smaller_where_the_crop_shrinks_it(shrink, size, reduction):
+    assert reduction_for(shrink, np.array(size)) == reduction
+
+
+def test_a_large_image_gives_the_crop_that_its_whole_would(small_set):
+    """Decoding at half the size, and warping a part alone, move no pixel of the crop; the cache keeps each size."""
+    source = read_human36m(small_set, [1]).subset(np.array([0, 0]))
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (900, 1000, 3), dtype=np.uint8), (0, 0), 12)
+    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
+    cv2.imwrite(source.image_path(0), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+    source.image_sizes = np.array([[1000, 900]] * 2, np.int32)
+    source.bboxes = np.array([[300.0, 250, 300, 400], [600, 500, 100, 100]])
+    plain, cached = (PoseDataset(source, 128, 32, 16, cache=cache) for cache in (False, True))
+    for index, shrink in enumerate((3.9, 0.97)):
+        assert plain.boxes[index, 2] / 128 == pytest.approx(shrink, abs=0.02)
+        crop = plain[index]["image"].permute(1, 2, 0).numpy() * STD + MEAN
+        whole = crop_image(read_image(source.image_path(0)), plain.boxes[index], 128) / 255
+        assert np.abs(crop - whole).mean() < 0.008
+        # A shift by half a pixel would be seen.
+        assert np.abs(np.roll(crop, 1, axis=1) - whole).mean() > 2 * np.abs(crop - whole).mean()
+        assert torch.equal(cached[index]["image"], plain[index]["image"])
+        assert torch.equal(cached[index]["image"], plain[index]["image"])
+
+
+def test_colour_is_multiplied_and_cut_off_before_normalising():
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    colour = np.array([0.8, 1.0, 1.2])
+    expected = (np.clip(image * colour, 0, 255) / 255 - MEAN) / STD
+    np.testing.assert_allclose(normalise(image, colour).transpose(1, 2, 0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_channels_last(small_set, workers):
+    dataset = make(read_human36m(small_set, [1]))
+    batch = next(iter(DataLoader(dataset, 3, num_workers=workers, collate_fn=collate)))
+    assert batch["image"].shape == (3, 3, 32, 32)
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch["image"][1], dataset[1]["image"])
+    assert batch["index"].tolist() == [0, 1, 2]
+
+
+def test_a_folder_of_objects_that_is_missing_is_told_at_the_start(small_set):
+    source = read_human36m(small_set, [1])
+    with pytest.raises(PartnasError, match="no such folder"):
+        make(source, augmentation=Augmentation(occluders="nowhere"))
+    assert len(make(source, augmentation=Augmentation(occluders="nowhere", occlusion_probability=0))) == len(source)

@@ -11,7 +11,7 @@ from partnas.data.synth.body import ground_offset, vertex_normals
 from partnas.data.synth.clips import LINKS, NUMBERS, Pose, parse_clip
 from partnas.data.synth.synthesize import synthesize
 from partnas.errors import PartnasError
-from partnas.skeleton import PARTS
+from partnas.skeleton import HUMAN36M
 
 IDENTITY = np.tile([1.0, 0, 0, 0], (len(LINKS), 1))
 Z = np.array([0.0, 0, 1])
@@ -293,4 +293,4 @@ def test_joint_order_is_the_skeletons():
     from partnas.data.synth.body import JOINT_BONES
 
     sides = {joint: bone[-1] for joint, bone in JOINT_BONES.items() if bone[-2:] in (".L", ".R")}
-    assert sides == {index: name[0] for index, name in enumerate(PARTS[:17]) if name[:2] in ("L_", "R_")}
+    assert sides == {index: name[0] for index, name in enumerate(HUMAN36M.parts[:17]) if name[:2] in ("L_", "R_")}

@@ -9,7 +9,9 @@ import pytest
 
 import partnas
 from partnas.data.synth import plan
-from partnas.skeleton import BONES, FLIP_PAIRS, PARTS
+from partnas.skeleton import HUMAN36M
+
+PARTS, BONES = HUMAN36M.parts, HUMAN36M.bones
 
 SAMPLE = Path(partnas.__file__).parent / "data" / "sample"
 SUBJECTS = sorted(sum(plan.SPLIT_SUBJECTS.values(), ()))
@@ -109,7 +111,7 @@ def test_bones_are_of_believable_length_and_symmetric(poses):
         length = np.linalg.norm(joints[:, PARTS.index(start)] - joints[:, PARTS.index(end)], axis=1)
         assert length.min() > low, (start, end, length.min())
         assert length.max() < high, (start, end, length.max())
-    mirror = {a: b for pair in FLIP_PAIRS for a, b in (pair, pair[::-1])}
+    mirror = {a: b for pair in HUMAN36M.flip_pairs for a, b in (pair, pair[::-1])}
     for a, b in ((1, 2), (2, 3), (14, 15), (15, 16)):
         assert (a, b) in BONES
         right = np.linalg.norm(joints[:, a] - joints[:, b], axis=1)

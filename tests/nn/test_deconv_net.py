@@ -8,9 +8,11 @@ from torch import nn
 import partnas
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
-from partnas.nn.deconv_net import DeconvNet, DeconvolutionHead, PoseResNet50
+from partnas.networks import build
+from partnas.nn.deconv_net import BackboneSupernet, DeconvNet, DeconvolutionHead, PoseResNet50
 from partnas.nn.layout import cell_layouts
 from partnas.nn.resnet import Bottleneck, ResNet50
+from partnas.ops.maps import whole
 from partnas.space import SearchSpace
 
 SPACE = SearchSpace(
@@ -90,7 +92,9 @@ def test_the_baseline_has_stride_32():
 
 
 def test_the_head_has_a_deconvolution_for_each_fusion_cell():
-    head = DeconvolutionHead(12, SPACE)
+    head = DeconvNet(Genotype.random(SPACE), SPACE).head
+    assert len(head) == 3 * SPACE.fusions + 1
+    head = DeconvolutionHead(12, 2, 15)
     deconvolutions = [module for module in head if isinstance(module, nn.ConvTranspose2d)]
     assert [(d.in_channels, d.out_channels, d.kernel_size, d.stride) for d in deconvolutions] == [
         (12, 256, (4, 4), (2, 2)), (256, 256, (4, 4), (2, 2)),
@@ -159,3 +163,35 @@ def test_spec_and_the_packages_face():
     assert PoseResNet50(space).spec() == {"kind": "resnet50", "space": space.to_dict()}
     assert partnas.DeconvNet is DeconvNet
     assert partnas.PoseResNet50 is PoseResNet50
+
+
+def test_backbone_supernet_is_the_supernets_cells_under_deconvolutions():
+    torch.manual_seed(0)
+    net = BackboneSupernet(SPACE)
+    assert net.kinds == list(SPACE.cell_kinds())[: -SPACE.fusions]
+    x = images(SPACE)
+    older = newer = net.stem(x)
+    weights = {kind: net.mixing[kind](net.alphas[kind]) for kind in ("normal", "reduction")}
+    for kind, cell in zip(net.kinds, net.cells, strict=True):
+        older, newer = newer, cell(older, newer, weights[kind])
+    volumes = net.head(whole(newer)).unflatten(1, (SPACE.parts, SPACE.depth))
+    expected = torch.stack([plain_soft_argmax(volumes[:, part]) for part in range(SPACE.parts)], 1)
+    torch.testing.assert_close(net(x), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_backbone_supernet_learns_of_no_fusion_cells():
+    torch.manual_seed(0)
+    net = BackboneSupernet(SPACE)
+    net(images(SPACE)).square().sum().backward()
+    assert net.alphas["fusion"].grad is None
+    assert net.alphas["normal"].grad.abs().sum() > 0
+    assert net.alphas["reduction"].grad.abs().sum() > 0
+    DeconvNet(net.genotype(), SPACE)
+    rebuilt = build(net.spec())
+    assert isinstance(rebuilt, BackboneSupernet)
+    rebuilt.load_state_dict(net.state_dict())
+
+
+def test_backbone_supernet_needs_a_backbone():
+    with pytest.raises(PartnasError, match="take more than fusions"):
+        BackboneSupernet(SPACE.replace(cells=2, reductions=0))

@@ -8,7 +8,7 @@ from partnas.errors import PartnasError
 from partnas.genotype import Edge, Genotype
 from partnas.nn.layout import cell_layouts
 from partnas.nn.part_net import PartNet
-from partnas.skeleton import LIMBS, TORSO
+from partnas.skeleton import HUMAN36M
 from partnas.space import SearchSpace
 
 SMALL = {"channels": 2, "input_size": 32, "depth": 3, "fusion_channels": 6}
@@ -89,7 +89,7 @@ def test_shapes(cells, fusion_nodes):
 
 
 def test_uneven_groups_drop_surplus_slots():
-    space = SearchSpace(**SMALL, groups=(TORSO, LIMBS))
+    space = SearchSpace(**SMALL, groups=(HUMAN36M.torso, HUMAN36M.limbs))
     genotype = Genotype.random(space, torch.Generator().manual_seed(0))
     net = PartNet(genotype, space).eval()
     heatmaps = net.heatmaps(images(space))

@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 
-from partnas.skeleton import PARTS
+from partnas.skeleton import HUMAN36M
 
 GENOTYPE = {
     "normal": [
@@ -52,11 +52,11 @@ def write_run(folder, epochs=4):
             }
         )
     (folder / "predictions.json").write_text(json.dumps(examples))
-    errors = {name: float(random.uniform(20, 140)) for name in PARTS[:17]}
+    errors = {name: float(random.uniform(20, 140)) for name in HUMAN36M.parts[:17]}
     evaluation = {
         "frames": 99, "mpjpe_mm": 80.0, "mean_pose_mpjpe_mm": 200.0, "pa_mpjpe_mm": 60.0, "pa_mpjpe_scaled_mm": 55.0,
         "per_part_mm": errors, "per_action_mm": {"walk": 70.0, "<b>run</b>": 90.0}, "per_group_mm": [81.0, 79.0],
-        "part_groups": [list(PARTS[:9]), list(PARTS[9:])], "protocol": 2, "data": "made up", "parameters": 1234567,
+        "part_groups": [list(HUMAN36M.parts[:9]), list(HUMAN36M.parts[9:])], "protocol": 2, "data": "made up", "parameters": 1234567,
         "flops": {"exact": 2.5e9},
     }  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps(evaluation))

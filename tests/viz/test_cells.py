@@ -9,9 +9,11 @@ import pytest
 from fake_run import GENOTYPE
 from matplotlib.textpath import TextPath
 
-from partnas.skeleton import LIMBS, PARTS, TORSO
+from partnas.skeleton import HUMAN36M, MUCO
 from partnas.viz.cells import draw_cell, lay_out
 from partnas.viz.colours import OPERATION_COLOURS
+
+PARTS, TORSO, LIMBS = HUMAN36M.parts, HUMAN36M.torso, HUMAN36M.limbs
 
 OPERATIONS = list(OPERATION_COLOURS)[1:]
 
@@ -141,6 +143,13 @@ def test_heads_name_their_parts():
     assert "head of 1 part<" in draw_cell(GENOTYPE["fusion"], "fusion", [[3], [0, 9]])
     assert "Pelvis, Nose" in draw_cell(GENOTYPE["fusion"], "fusion", [[3], [0, 9]])
     assert "head of" not in draw_cell(GENOTYPE["fusion"], "fusion")
+
+
+def test_heads_of_another_skeleton():
+    svg = draw_cell(GENOTYPE["fusion"], "fusion", [MUCO.torso, MUCO.limbs], MUCO)
+    assert "head of the torso (9 parts)" in svg
+    assert "head of the limbs (12 parts)" in svg
+    assert "L Toe" in svg
 
 
 def test_what_a_genotype_says_is_escaped():

@@ -5,11 +5,13 @@ import pytest
 from fake_run import STANDING
 
 from partnas.errors import PartnasError
-from partnas.skeleton import BONES, PARTS
+from partnas.skeleton import HUMAN36M, MUCO, SKELETONS
 from partnas.viz.colours import LEFT, RIGHT, TRUNK, bone_colour, rgb
 from partnas.viz.overlay import draw_pose, picture_grid
 from partnas.viz.page import PLOTLY_FILE, plotly_source
 from partnas.viz.pose3d import figure, scene, seen_from, traces, upright, write_html
+
+PARTS, BONES = HUMAN36M.parts, HUMAN36M.bones
 
 
 @pytest.mark.parametrize("side", [100, 400, 2000])
@@ -22,6 +24,21 @@ def test_each_side_has_its_colour(side):
         x, y = joints[[PARTS.index(name) for name in bone]].mean(0).round().astype(int)
         sides = (RIGHT, LEFT, TRUNK, "#808080")
         assert colour == min(sides, key=lambda other: np.abs(drawn[y, x].astype(int) - rgb(other)).sum())
+
+
+@pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)
+def test_every_part_with_a_bone_is_drawn_in_any_skeleton(skeleton):
+    count = len(skeleton.parts)
+    angle = np.arange(count) / count * 2 * np.pi
+    joints = 100 + 80 * np.column_stack([np.cos(angle), np.sin(angle)])
+    image = np.full((200, 200, 3), 128, np.uint8)
+    for place in np.unique(skeleton.bones).tolist():
+        alone = draw_pose(image, joints, visible=np.arange(count) == place, skeleton=skeleton)
+        changed = (alone != image).any(-1)
+        assert changed[tuple(joints[place, ::-1].round().astype(int))]
+        assert changed.sum() < 200
+    with pytest.raises(PartnasError, match=rf"give \({count}, 2\) pixels"):
+        draw_pose(image, joints[1:], skeleton=skeleton)
 
 
 def test_invisible_and_absurd_parts_are_left_out():
@@ -71,7 +88,11 @@ def test_every_bone_and_joint_is_drawn_in_its_colour(colour):
     if colour:
         assert lines.line.color == markers.marker.color == colour
     else:
-        assert list(lines.line.color[::3]) == list(lines.line.color[1::3]) == [bone_colour(bone) for bone in BONES]
+        assert (
+            list(lines.line.color[::3])
+            == list(lines.line.color[1::3])
+            == [bone_colour(bone, HUMAN36M) for bone in BONES]
+        )
         of_part = dict(zip(PARTS, markers.marker.color, strict=True))
         assert (of_part["R_Wrist"], of_part["L_Ankle"], of_part["Head"]) == (RIGHT, LEFT, TRUNK)
 
@@ -82,6 +103,15 @@ def test_a_joint_tells_its_name_its_camera_coordinates_and_its_error():
     assert markers.text[PARTS.index("L_Wrist")] == "<b>L Wrist</b><br>(240, 40, -60) mm<br>error 50 mm"
     _, markers = traces({"name": "found", "joints_camera": STANDING})
     assert "error" not in markers.text[0]
+
+
+def test_another_skeleton_in_3d():
+    joints = np.random.default_rng(0).normal(0, 300, (21, 3))
+    lines, markers = figure([{"name": "found", "joints_camera": joints}], MUCO).data
+    assert len(lines.x) == 3 * len(MUCO.bones)
+    assert [text.split("<")[1].removeprefix("b>") for text in markers.text] == [p.replace("_", " ") for p in MUCO.parts]
+    with pytest.raises(PartnasError, match=r"give \(18, 3\)"):
+        figure([{"name": "found", "joints_camera": joints}])
 
 
 def test_axes_hold_every_pose_at_one_scale_and_the_view_is_the_cameras():

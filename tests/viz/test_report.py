@@ -1,11 +1,12 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from fake_run import write_run
 
 from partnas.errors import PartnasError
-from partnas.skeleton import PARTS
+from partnas.skeleton import HUMAN36M, MUCO
 from partnas.viz.page import plotly_source
 from partnas.viz.report import operation_names, write_report
 from partnas.viz.summary import write_png
@@ -116,14 +117,37 @@ def test_an_empty_run(tmp_path):
     assert "<script" not in text
 
 
+def test_a_run_of_another_skeleton(tmp_path):
+    run = write_run(tmp_path / "run")
+    body_of = np.random.default_rng(0).normal(0, 300, (21, 3)).tolist()
+    examples = json.loads((run / "predictions.json").read_text())
+    for example in examples:
+        example |= {"predicted_mm": body_of, "target_mm": body_of, "joints_image": [[48, 48]] * 21}
+    (run / "predictions.json").write_text(json.dumps(examples))
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation |= {
+        "skeleton": "muco",
+        "per_part_mm": dict.fromkeys(MUCO.parts[:17], 50.0),
+        "part_groups": [[MUCO.parts[place] for place in group] for group in (MUCO.torso, MUCO.limbs)],
+    }
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    text = body(write_report(run))
+    assert "head of the limbs (12 parts)" in text
+    assert "L Toe" in text
+    write_png(tmp_path / "summary.png", run)
+    (run / "evaluation.json").write_text(json.dumps(evaluation | {"skeleton": "smpl"}))
+    with pytest.raises(PartnasError, match=r"evaluation\.json: skeleton: 'smpl' is not known"):
+        write_report(run)
+
+
 def test_heads_that_a_genotype_does_not_have_are_not_drawn(tmp_path):
     run = write_run(tmp_path / "run")
     evaluation = json.loads((run / "evaluation.json").read_text())
     (run / "evaluation.json").write_text(
-        json.dumps(evaluation | {"part_groups": [list(PARTS)], "per_group_mm": [None]})
+        json.dumps(evaluation | {"part_groups": [list(HUMAN36M.parts)], "per_group_mm": [None]})
     )
     assert "head of 18 parts" not in body(write_report(run))
-    (run / "evaluation.json").write_text(json.dumps(evaluation | {"part_groups": [["Tail"], list(PARTS)]}))
+    (run / "evaluation.json").write_text(json.dumps(evaluation | {"part_groups": [["Tail"], list(HUMAN36M.parts)]}))
     with pytest.raises(PartnasError, match="'Tail'"):
         write_report(run)
 

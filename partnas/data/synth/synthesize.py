@@ -3,9 +3,7 @@
 import importlib.util
 import multiprocessing
 import os
-import shutil
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from partnas.data.synth.body import cache_folder
 from partnas.data.synth.clips import load_clip
 from partnas.data.synth.layout import write_annotations, write_data_card
 from partnas.errors import PartnasError
+from partnas.files import new_folder, require_free
 
 PACKAGES = {"anny": "anny", "warp": "warp-lang", "pybullet_data": "pybullet"}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -59,24 +58,13 @@ def synthesize(
     output = Path(output)
     _check(output, images, seed, workers, size, quality)
     items = plan.make_plan(images)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    except OSError as error:
-        raise PartnasError(f"{output}: cannot be written ({error.strerror}); give another place") from error
-    try:
+    with new_folder(output) as temporary:
         for folder in sorted({item.folder for item in items}):
             (temporary / "images" / folder).mkdir(parents=True)
         records = _render_all(items, temporary / "images", seed, workers, size, quality, progress)
         cameras = {subject: scene.subject_cameras(subject, size) for subject in {item.subject for item in items}}
         write_annotations(temporary / "annotations", list(zip(items, records, strict=True)), cameras, size)
         write_data_card(temporary / "DATA_CARD.md", images, size, quality, seed)
-        temporary.chmod(0o755)
-        if output.exists():
-            output.rmdir()
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return output
 
 
@@ -90,8 +78,7 @@ def _check(output, images, seed, workers, size, quality):
     ):
         if not low <= value <= high:
             raise PartnasError(f"{name}: {value} is out of range; give a number from {low} to {high}")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise PartnasError(f"{output}: exists and is not an empty folder; give another name or remove it")
+    require_free(output)
     for module, package in PACKAGES.items():
         if importlib.util.find_spec(module) is None:
             raise PartnasError(f"{package} is not installed, and synthesis needs it: pip install 'partnas[synth]'")

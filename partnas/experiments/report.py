@@ -1,0 +1,136 @@
+"""The report on ``science``: figures with their spreads, and sentences that claim no more than the spreads allow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from partnas.experiments.rows import QUESTIONS, Question
+from partnas.experiments.spread import interval, summary
+from partnas.tables import Column, Spread, Table
+from partnas.tables import Row as Line
+
+Errors = dict[int, float]
+"""MPJPE in millimetres by seed."""
+
+
+def science_report(results: dict[str, Any]) -> str:
+    """Markdown of everything in ``results.json`` of a ``science`` experiment."""
+    rows = {row["name"]: row for row in results["rows"]}
+    errors = {name: {run["seed"]: run["mpjpe_mm"] for run in row["runs"]} for name, row in rows.items()}
+    parts = ["# Experiments at reduced scale", _setting(results), _state(results, errors)]
+    for number, question in enumerate(QUESTIONS, start=1):
+        parts += [f"## {number}. {question.title}", *_answer(question, rows, errors)]
+    return "\n\n".join([*parts, "## All rows", _table("MPJPE in mm on the test motions", rows.values()).to_markdown()])
+
+
+def _setting(results: dict[str, Any]) -> str:
+    search, train = results["budget"]["search"], results["budget"]["train"]
+    runs = [run for row in results["rows"] for run in row["runs"]]
+    training = sum(run["train_minutes"] for run in runs)
+    searching = sum(search["minutes"] for search in results["searches"])
+    facts = (
+        f"Made by `partnas experiment science --preset {results['preset']}` on the {results['data']}. Every row has the "
+        f"same budget: a search of {_steps(search)} and a training of {_steps(train)}. This is a small part of what the "
+        "paper spent, on other data: the figures say something about this scale only."
+    )
+    if runs:
+        facts += (
+            f" Test: {runs[0]['frames']} pictures of motions that neither search nor training has seen; predicting the "
+            f"mean training pose gives {runs[0]['mean_pose_mpjpe_mm']:.1f} mm. The {len(results['searches'])} "
+            f"searches took {searching:.0f} minutes of wall time, the trainings {training:.0f}."
+        )
+    return facts + (
+        "\n\nA seed sets the search, the random cells, the weights and the order of the pictures. ± is the standard "
+        "deviation over seeds (n - 1). Rows are compared seed by seed; the interval is the 95 % confidence interval "
+        "of the mean difference (Student's t), not corrected for the number of comparisons on this page."
+    )
+
+
+def _steps(budget: dict[str, Any]) -> str:
+    steps = budget["steps_per_epoch"]
+    each = f"{steps} steps" if steps else "the whole training set"
+    return f"{budget['epochs']} epochs of {each} (batch size {budget['batch_size']})"
+
+
+def _state(results: dict[str, Any], errors: dict[str, Errors]) -> str:
+    """Which runs are there and which are not."""
+    seeds = results["seeds"]
+    lacking = {name: [seed for seed in seeds if seed not in found] for name, found in errors.items()}
+    done = sum(len(found) for found in errors.values())
+    of_all = f"{done} of {len(seeds) * len(errors)} runs ({len(errors)} rows, seeds {_listed(seeds)})"
+    if not any(lacking.values()):
+        return f"**Complete**: {of_all}."
+    gone = "; ".join(f"{name} (seed {_listed(seeds)})" for name, seeds in lacking.items() if seeds)
+    again = f"partnas experiment science --preset {results['preset']} --seeds {len(seeds)} --out DIR"
+    return (
+        f"**Partial**: {of_all} are done. Not done: {gone}. `{again}` on the same folder, with the same other flags if "
+        "there were any, goes on from there."
+    )
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _answer(question: Question, rows: dict[str, Any], errors: dict[str, Errors]) -> list[str]:
+    names = (question.base, *question.others)
+    lines = [f"The paper: {question.paper}."]
+    if question.as_group:
+        lines.append(
+            _compared(question.as_group, _mean_of([errors[name] for name in question.others]), question, rows, errors)
+        )
+    lines += [_compared(rows[name]["title"], errors[name], question, rows, errors) for name in question.others]
+    listed = "\n".join(f"- {line}" for line in lines)
+    return [listed, _table("MPJPE in mm, seed by seed", [rows[name] for name in names]).to_markdown()]
+
+
+def _mean_of(errors: Sequence[Errors]) -> Errors:
+    """Mean error of several rows, for the seeds that all of them have."""
+    shared = set.intersection(*(set(found) for found in errors))
+    return {seed: summary([found[seed] for found in errors]).mean for seed in sorted(shared)}
+
+
+def _compared(title: str, other: Errors, question: Question, rows: dict[str, Any], errors: dict[str, Errors]) -> str:
+    """One sentence on the difference of a row from the question's base, paired by seed."""
+    base = errors[question.base]
+    seeds = sorted(base.keys() & other.keys())
+    against = f"{title} against {rows[question.base]['title']}"
+    if not seeds:
+        return f"{against}: no seed of both is done."
+    differences = [other[seed] - base[seed] for seed in seeds]
+    mean, bounds = summary(differences).mean, interval(differences)
+    if bounds is None:
+        return f"{against}: {mean:+.1f} mm in seed {seeds[0]} alone; one seed has no spread, so nothing is claimed."
+    figures = f"{mean:+.1f} mm (95 % interval {bounds[0]:+.1f} to {bounds[1]:+.1f}, {len(seeds)} seeds)"
+    if bounds[0] > 0:
+        return f"{against}: {figures}. Worse, as one expects after the paper."
+    if bounds[1] < 0:
+        return f"{against}: {figures}. Better, which contradicts what one expects after the paper."
+    return f"{against}: {figures}. The interval holds 0: no difference can be claimed."
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    rows = list(rows)
+    seeds = sorted({run["seed"] for row in rows for run in row["runs"]})
+    columns = (
+        Column("parameters", "Params", None, "M", 2),
+        Column("flops_exact", "FLOPs, exact", None, "G", 3),
+        Column("flops_paper", "FLOPs, paper's count", None, "G", 3),
+        *(Column(f"seed{seed}", f"seed {seed}") for seed in seeds),
+        Column("mean", "mean ± deviation"),
+    )
+    return Table(title, columns, tuple(_line(row) for row in rows))
+
+
+def _line(row: dict[str, Any]) -> Line:
+    values: dict[str, Any] = {f"seed{run['seed']}": run["mpjpe_mm"] for run in row["runs"]}
+    if row["runs"]:
+        values["mean"] = _spread(row, "mpjpe_mm", 1)
+        values["parameters"] = _spread(row, "parameters", 1e6)
+        values["flops_exact"] = _spread(row, "flops_exact", 1e9)
+        values["flops_paper"] = _spread(row, "flops_paper", 1e9)
+    return Line(row["title"], values, data="")
+
+
+def _spread(row: dict[str, Any], name: str, unit: float) -> Spread:
+    mean, deviation, _ = summary([run[name] / unit for run in row["runs"]])
+    return Spread(mean, deviation)

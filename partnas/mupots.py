@@ -1,0 +1,198 @@
+"""Measuring a network, or another program's result files, on MuPoTS-3D (section 4.2 of the paper)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partnas import flops
+from partnas.data import Frames, PoseDataset
+from partnas.data.mupots import FOLDER, read_mupots
+from partnas.datasets import FOLDERS
+from partnas.distributed import join
+from partnas.errors import PartnasError
+from partnas.evaluate import require_root_depths
+from partnas.inference import predict_set
+from partnas.metrics.mupots import People, pck_report
+from partnas.metrics.mupots_files import (
+    frame_key,
+    has_annotations,
+    read_annotations,
+    read_results,
+    scipy_io,
+    write_results,
+)
+from partnas.networks import for_inference, load_pose_network
+from partnas.protocol_tables import mupots_table
+from partnas.run import write_json
+from partnas.skeleton import MUPOTS, Skeleton
+
+
+def root_named(data: Sequence[str]) -> Path | None:
+    """The set's folder that ``["mupots=DIR"]`` names, ``DIR`` itself or ``DIR/MuPoTS``; None where it names other sets.
+
+    Raises:
+        PartnasError: Another set stands beside it, or there is no such folder.
+    """
+    roots = [value.removeprefix("mupots=") for value in data if value.startswith("mupots=")]
+    if not roots:
+        return None
+    if len(data) > 1:
+        raise PartnasError("--data: mupots is measured by itself; leave the other sets out")
+    root = Path(roots[0])
+    if not root.is_dir():
+        raise PartnasError(f"{root}: no such folder; name that of MuPoTS-3D, which holds data/MuPoTS-3D.json")
+    inside = root / FOLDERS["mupots"]
+    return inside if inside.is_dir() else root
+
+
+def evaluate_mupots(
+    run: Path,
+    root: Path,
+    out: Path,
+    roots: Path | None = None,
+    skip_broken: bool = False,
+    flip_test: bool = False,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure a run's network, and write ``evaluation.json``, ``table7`` and the evaluator's result files under ``out``.
+
+    Args:
+        run: A training's folder or checkpoint; its network must predict all 17 parts of the set.
+        root: The data set's folder, which holds ``data/MuPoTS-3D.json``.
+        out: Where to write.
+        roots: A file of boxes and root positions, as RootNet writes; the annotated boxes and depths where None.
+        skip_broken: Whether to leave out broken annotations and images, and list them, instead of raising.
+        flip_test: Whether to average with the mirrored image's prediction.
+        batch_size: Crops of a step.
+        workers: Loader processes.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: Whether to show a bar.
+
+    Returns:
+        What ``evaluation.json`` holds: :func:`partnas.metrics.mupots.pck_report` and what it was measured with.
+
+    Raises:
+        PartnasError: The checkpoint or the data set is broken or missing, the network lacks a part, or scipy is missing.
+    """
+    scipy_io()
+    world = join(device)
+    network = load_pose_network(run).to(world.device)
+    space = network.space
+    skeleton = require_mupots_parts(space.body, run)
+    annotated = read_mupots(root, skip_broken=skip_broken)
+    people = annotated if roots is None else read_mupots(root, roots, skip_broken)
+    require_root_depths(people, str(roots))
+    dataset = PoseDataset(people.mapped_to(skeleton), space.input_size, space.heatmap_size, space.depth)
+    title = "evaluate" if progress else None
+    camera = predict_set(for_inference(network), dataset, batch_size, world.device, flip_test, workers, title)
+    predicted = predicted_people(camera, people, skeleton)
+    truth, truth_file = true_people(root, annotated)
+    write_results(out, predicted, truth.frames.tolist())
+    result = {
+        "data": root.resolve().name,
+        "roots": "annotation" if roots is None else roots.name,
+        "truth": truth_file,
+        "skipped": annotated.skipped if roots is None else annotated.skipped + people.skipped,
+        "flip_test": flip_test,
+        **pck_report(truth, predicted),
+        **flops.count(network, space.input_size),
+    }
+    mupots_table(result, str(run)).write(out, "table7")
+    write_json(out / "evaluation.json", result)
+    return result
+
+
+def score(results: Path, root: Path, out: Path | None = None, skip_broken: bool = False) -> dict[str, Any]:
+    """The same figures from the two result files in ``results``, this program's or another's.
+
+    Args:
+        results: Folder of ``preds_2d_kpt_mupots.mat`` and ``preds_3d_kpt_mupots.mat``.
+        root: The data set's folder.
+        out: Where to write ``evaluation.json`` and ``table7``; nothing is written where None.
+        skip_broken: As for :func:`evaluate_mupots`.
+
+    Raises:
+        PartnasError: A file is broken or missing, a result is of a sequence that is not in the set, or scipy is missing.
+    """
+    annotated = read_mupots(root, skip_broken=skip_broken)
+    truth, truth_file = true_people(root, annotated)
+    predicted = read_results(results)
+    strangers = predicted.frames[~np.isin(predicted.sequences(), truth.sequences())]
+    if len(strangers):
+        raise PartnasError(f"{results}: {strangers[0]} is of no sequence of {root}; name the set that was predicted")
+    result = {
+        "data": root.resolve().name,
+        "roots": "result files",
+        "truth": truth_file,
+        "skipped": annotated.skipped,
+        **pck_report(truth, predicted),
+    }
+    if out is not None:
+        mupots_table(result, str(results)).write(out, "table7")
+        write_json(out / "evaluation.json", result)
+    return result
+
+
+def require_mupots_parts(skeleton: Skeleton, run: Path) -> Skeleton:
+    """``skeleton``, where it has all parts that the evaluator needs to bring bones to the annotated lengths.
+
+    Raises:
+        PartnasError: It lacks some.
+    """
+    lacking = [part for part in MUPOTS.parts if part not in skeleton.parts]
+    if lacking:
+        raise PartnasError(
+            f"{run}: predicts the {len(skeleton.parts)} parts of {skeleton.name}, without {', '.join(lacking)}, which "
+            "MuPoTS-3D's evaluator needs; train on MuCo-3DHP"
+        )
+    return skeleton
+
+
+def frame_keys(source: Frames) -> np.ndarray:
+    """``(N,)`` the evaluator's name of each person's image."""
+    return np.array([frame_key(name.decode()) for name in source.image_names.tolist()], dtype=str)
+
+
+def predicted_people(camera: np.ndarray, source: Frames, skeleton: Skeleton) -> People:
+    """Predictions ``(N, P, 3)`` in camera millimetres of the people of ``source``, in the evaluator's part order."""
+    camera = camera[:, skeleton.places_of(MUPOTS.parts)].astype(np.float64)
+    image = camera[..., :2] / camera[..., 2:] * source.focal[:, None] + source.principal[:, None]
+    return People(frame_keys(source), image, camera)
+
+
+def true_people(root: Path, annotated: Frames) -> tuple[People, str]:
+    """Whom to compare with, and the name of the file that they are from.
+
+    The evaluator's own ``annot.mat`` files where the set's folder holds them, of the images that ``annotated`` has;
+    else ``annotated`` itself.
+    """
+    folder = root / FOLDER
+    frames = frame_keys(annotated)
+    if not has_annotations(folder):
+        return People(frames, annotated.joints_image, annotated.joints_camera), "MuPoTS-3D.json"
+    people = read_annotations(folder)
+    chosen = np.isin(people.frames, frames)
+    return People(people.frames[chosen], people.image[chosen], people.camera[chosen]), "annot.mat"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures of ``evaluation.json`` that a person wants first."""
+    lines = [f"{'people':<24}{result['people']:>10}", f"{'  matched':<24}{result['matched_people']:>10}", ""]
+    lines.append(f"{'':<24}{'3DPCK':>10}{'AUC':>10}")
+    for kind in ("relative", "absolute"):
+        for mode in ("all", "matched"):
+            figures = result[kind][mode]
+            lines.append(f"{kind + ', ' + mode:<24}{_percent(figures['pck'])}{_percent(figures['auc'])}")
+    lines += ["", f"{'relative, all':<24}{'3DPCK':>10}"]
+    lines += [f"  {name:<22}{_percent(pck)}" for name, pck in result["relative"]["all"]["pck_per_joint"].items()]
+    lines += [f"  {name:<22}{_percent(pck)}" for name, pck in result["relative"]["all"]["pck_per_sequence"].items()]
+    return "\n".join(lines)
+
+
+def _percent(figure: float | None) -> str:
+    return f"{'–' if figure is None else f'{figure:.1f}':>10}"

@@ -1,0 +1,116 @@
+"""The roots of a data set's people by a trained root network: measured, or written for other programs to read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from partnas import datasets, flops
+from partnas.config import DataConfig
+from partnas.data import RootDataset
+from partnas.distributed import join
+from partnas.errors import PartnasError
+from partnas.inference import predict_root_set
+from partnas.metrics import root_report
+from partnas.networks import load_root_network
+from partnas.nn import RootNet
+from partnas.run import write_json
+
+
+def evaluate_roots(
+    network: RootNet, data: DataConfig, batch_size: int, device: torch.device, flip_test: bool, progress: bool
+) -> dict[str, Any]:
+    """Mean root position error on the test subjects, in camera millimetres.
+
+    Beside it stands that of two predictors which do not look at the picture. ``mean_root`` says of every crop the mean
+    place and the mean gamma of the training people; ``box_area`` says its middle and gamma = 1, which is what
+    ``partnas predict`` does without a root network.
+
+    Raises:
+        PartnasError: The data set is broken or missing, or the depth of none of its people is known.
+    """
+    test = datasets.frames(data, datasets.TEST)
+    known = np.flatnonzero(test.has_depth)
+    if not len(known):
+        raise PartnasError(f"{test.name}: no person's depth is annotated; evaluate on a set with 3D annotations")
+    dataset = datasets.as_root_dataset(test.subset(known), network.input_size, data)
+    training = datasets.as_root_dataset(datasets.frames(data, datasets.TRAIN), network.input_size, data)
+    title = "evaluate" if progress else None
+    predicted = predict_root_set(network, dataset, batch_size, device, flip_test, data.workers, title)
+    middle = network.heatmap_size / 2
+    constants = {"mean_root": np.nanmean(training.targets(), axis=0), "box_area": np.array([middle, middle, 1.0])}
+    baselines = {name: dataset.to_camera(np.tile(root, (len(dataset), 1))) for name, root in constants.items()}
+    return {
+        **root_report(predicted, dataset.roots(), dataset.source.action, baselines),
+        "protocol": data.protocol,
+        "flip_test": flip_test,
+        "data": datasets.name_of(data),
+        "skipped": test.skipped,
+        **flops.count(network, network.input_size),
+    }
+
+
+def write_roots(
+    run: Path,
+    data: DataConfig,
+    split: str,
+    out: Path,
+    flip_test: bool = False,
+    batch_size: int = 32,
+    device: str = "auto",
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Write the roots of a split's people as the public RootNet does, for ``partnas evaluate --roots`` and others.
+
+    Returns:
+        What ``out`` holds: for each person ``image_id``, ``file_name``, ``bbox`` (the extended box), ``root_cam`` in
+        camera millimetres and ``score``, which is 1 as the boxes are annotations.
+
+    Raises:
+        PartnasError: The checkpoint or the data set is broken or missing.
+    """
+    world = join(device)
+    network = load_root_network(run).to(world.device)
+    dataset = datasets.as_root_dataset(datasets.frames(data, split), network.input_size, data)
+    title = "roots" if progress else None
+    roots = predict_root_set(network, dataset, batch_size, world.device, flip_test, data.workers, title)
+    entries = _entries(dataset, roots)
+    write_json(out, entries)
+    return entries
+
+
+def _entries(dataset: RootDataset, roots: np.ndarray) -> list[dict[str, Any]]:
+    source = dataset.source
+    return [
+        {
+            "image_id": image_id,
+            "file_name": name.decode(),
+            "bbox": box,
+            "root_cam": root,
+            "score": 1.0,
+        }
+        for image_id, name, box, root in zip(
+            source.image_ids.tolist(),
+            source.image_names.tolist(),
+            dataset.boxes.round(3).tolist(),
+            roots.round(2).tolist(),
+            strict=True,
+        )
+    ]
+
+
+def roots_table(result: dict[str, Any]) -> str:
+    """The figures of a root network's ``evaluation.json`` for a person to read."""
+    rows = {"MRPE": result["mrpe_mm"]}
+    rows |= {
+        "  of the mean training root": result["baselines_mrpe_mm"]["mean_root"],
+        "  of the box's area alone": result["baselines_mrpe_mm"]["box_area"],
+    }
+    lines = [
+        f"{'frames':<36}{result['frames']:>10}",
+        f"{'mm':<36}" + "".join(f"{name:>10}" for name in result["mrpe_mm"]),
+    ]
+    lines += [f"{name:<36}" + "".join(f"{value:>10.1f}" for value in errors.values()) for name, errors in rows.items()]
+    lines += [f"{'  ' + action:<36}{error:>10.1f}" for action, error in result["mrpe_per_action_mm"].items()]
+    return "\n".join(lines)

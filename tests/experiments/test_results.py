@@ -1,0 +1,145 @@
+"""Tables and the report, from evaluations that are written here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from partnas.experiments.plan import Plan
+from partnas.experiments.results import collect, write_results
+from partnas.tables import published
+
+ACTIONS = [column.name for column in published(1).columns[4:-1]]
+
+
+def write_run(plan, name, seed, error, actions=(), parameters=2_000_000, flops=(300_000_000, 500_000_000)):
+    """An evaluation of a row and what else is read of its training."""
+    folder = plan.out / "rows" / name / f"seed{seed}" / "train"
+    folder.mkdir(parents=True)
+    evaluation = {
+        "data": "Human36M", "frames": 560, "mpjpe_mm": error, "pa_mpjpe_mm": error / 2, "mean_pose_mpjpe_mm": 331.0,
+        "parameters": parameters, "flops": {"exact": flops[0], "paper": flops[1]},
+        "per_action_mm": {action: error + place for place, action in enumerate(actions)},
+        "per_part_mm": {"Pelvis": 0.0, "R_Hip": error},
+    }  # fmt: skip
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    # Batches of 16: the second epoch's 30 steps at 8 images a second take a minute, the first's 60 at 16 as long.
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 60, "images_per_second": 16.0}\n{"step": 90, "images_per_second": 8.0}\n'
+    )
+    return Path(folder)
+
+
+def cells(text, name):
+    """The cells of a table's row, without marks, by heading."""
+    lines = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    row = next(line for line in lines if line[0] == name)
+    return dict(zip(lines[0], row, strict=True))
+
+
+def test_cells_are_means_and_deviations_over_seeds(tmp_path):
+    plan = Plan("table1", tmp_path, "mini")
+    for seed, error, parameters in ((0, 51.0, 1_500_000), (1, 52.0, 1_600_000), (2, 56.0, 1_700_000)):
+        write_run(plan, "ni2", seed, error, ACTIONS, parameters)
+    write_run(plan, "ni3", 0, 60.0, ACTIONS)
+    markdown, table = (path.read_text() for path in write_results(plan, 3))
+    ours = cells(markdown, "→ Ours, N_i = 2")
+    # Mean 53, squares of 2, 1 and 3 over two: the root of 7.
+    assert ours["Avg"] == "53.0 ± 2.6"
+    assert ours["Direct."] == "53.0 ± 2.6"
+    assert ours["WalkT."] == "67.0 ± 2.6"
+    assert ours["Params"] == "1.60M ± 0.10"
+    assert ours["FLOPs, exact"] == "0.30G ± 0.00"
+    assert ours["FLOPs, paper's count"] == "0.50G ± 0.00"
+    assert ours["Data"] == "Human36M, mini, 3 of 3 seeds"
+    assert cells(markdown, "Ours, N_i = 2")["Params"] == "13.0M"
+    assert cells(markdown, "→ Ours, N_i = 3")["Avg"] == "60.0"
+    assert cells(markdown, "→ Ours, N_i = 4")["Avg"] == "–"
+    assert '"Human36M, mini, 0 of 3 seeds",measured' in table
+    titles = [line.split("|")[1].strip() for line in markdown.splitlines() if line.startswith("|")][2:]
+    assert titles == [name for row in plan.rows for name in (row.title, f"→ {row.title}")]
+
+
+def test_actions_of_other_data_get_columns(tmp_path):
+    plan = Plan("table4", tmp_path, "mini")
+    write_run(plan, "nc15", 0, 50.0, ["dance_b", "run"])
+    ours = cells(write_results(plan, 3)[0].read_text(), "→ Ours, N_c = 15")
+    assert (ours["dance_b"], ours["run"], ours["Direct."]) == ("50.0", "51.0", "–")
+
+
+def test_results_keep_every_run(tmp_path):
+    plan = Plan("table2", tmp_path, "mini", {"train": {"epochs": 9}})
+    for seed in (1, 0):
+        write_run(plan, "original", seed, 50.0 + seed)
+    results = collect(plan, 1)
+    original = results["rows"][0]
+    assert [run["seed"] for run in original["runs"]] == [0, 1]
+    assert original["summary"]["mpjpe_mm"] == {"mean": 50.5, "deviation": pytest.approx(0.5**0.5), "count": 2}
+    assert original["runs"][0]["train_minutes"] == 2.0
+    assert results["budget"]["train"]["epochs"] == 9
+    assert results["rows"][1]["runs"] == []
+    assert results["seeds"] == [0, 1]
+
+
+def report(tmp_path, found, others):
+    plan = Plan("science", tmp_path, "mini")
+    for seed, error in enumerate(found):
+        write_run(plan, "found", seed, error)
+    for name, errors in others.items():
+        for seed, error in enumerate(errors):
+            write_run(plan, name, seed, error)
+    return write_results(plan, 3)[0].read_text()
+
+
+def sentence(text, beginning):
+    return next(line for line in text.splitlines() if line.startswith(f"- {beginning}"))
+
+
+def test_the_report_claims_what_the_spread_allows(tmp_path):
+    text = report(
+        tmp_path, [100.0, 104.0, 96.0],
+        {
+            "ni1": [110.0, 114.5, 106.0],  # +10, +10.5, +10
+            "ni3": [101.0, 102.0, 99.0],  # +1, -2, +3
+            "backbone": [90.0, 93.0, 85.0],  # -10, -11, -11
+            "resnet50": [90.0],
+        },
+    )  # fmt: skip
+    worse = sentence(text, "found cells, N_i = 1")
+    # 10.17 with a deviation of 0.289: 4.303 * 0.289 / sqrt(3) = 0.717
+    assert "+10.2 mm (95 % interval +9.4 to +10.9, 3 seeds). Worse" in worse
+    equal = sentence(text, "found cells, N_i = 3")
+    assert "+0.7 mm (95 % interval -5.6 to +6.9, 3 seeds)" in equal
+    assert "no difference can be claimed" in equal
+    assert "Better, which contradicts" in sentence(text, "found backbone")
+    assert "one seed has no spread, so nothing is claimed" in sentence(text, "ResNet-50")
+    assert "no seed of both is done" in sentence(text, "the random cells")
+
+
+def test_the_report_names_what_is_not_done(tmp_path):
+    text = report(tmp_path, [100.0, 101.0], {"ni1": [90.0]})
+    assert "**Partial**: 3 of 39 runs (13 rows, seeds 0, 1, 2) are done" in text
+    assert "ni1 (seed 1, 2)" in text
+    assert "ni3 (seed 0, 1, 2)" in text
+    assert "found (seed 2)" in text
+    assert "`partnas experiment science --preset mini --seeds 3 --out DIR`" in text
+
+
+def test_a_complete_report_says_so(tmp_path):
+    plan = Plan("science", tmp_path, "mini")
+    for row in plan.rows:
+        write_run(plan, row.name, 0, 50.0)
+    assert "**Complete**: 13 of 13 runs" in write_results(plan, 1)[0].read_text()
+
+
+def test_a_group_is_its_mean_for_the_seeds_that_all_have(tmp_path):
+    # Means 11 and 22 for seeds 0 and 1; only one row has seed 2.
+    shuffled = {"shuffled1": [10.0, 20.0, 99.0], "shuffled2": [11.0, 22.0], "shuffled3": [12.0, 24.0]}
+    text = report(tmp_path, [10.0, 20.0, 30.0], shuffled)
+    assert "+1.5 mm" in sentence(text, "the shuffled orders")
+    assert "2 seeds" in sentence(text, "the shuffled orders")
+
+
+def test_a_report_without_runs(tmp_path):
+    text = write_results(Plan("science", tmp_path, "mini"), 3)[0].read_text()
+    assert "0 of 39 runs" in text
