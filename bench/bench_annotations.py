@@ -10,7 +10,6 @@ system maps and can drop (``file``).
 import argparse
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -111,7 +110,8 @@ def read_human36m(root):
 
 def measure(read, root, results):
     def memory():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) / 1024
 
     before, start = memory(), time.perf_counter()
     frames = read(root)

@@ -130,7 +130,7 @@ def frames_of(
     count, parts = len(people), len(skeleton.parts)
     sizes = image_sizes(people, images)
     defaults = {
-        "bboxes": people.columns.get("bbox"),
+        "bboxes": people["bbox"],
         "joints_camera": np.full((count, parts, 3), np.nan, np.float32),
         "joints_image": np.full((count, parts, 2), np.nan, np.float32),
         "visible": np.zeros((count, parts), bool),

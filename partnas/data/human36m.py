@@ -42,6 +42,9 @@ ON_DISK = 17
 MOMENT = ("action_idx", "subaction_idx", "frame_idx")
 """What names a pose."""
 
+FARTHEST = 1e6
+"""Millimetres or pixels beyond which a value is a mistake."""
+
 FILE_NAME = r"Human36M_subject(\d+)_(?:data|camera|joint_3d)\.json"
 LEFT_SHOULDER, RIGHT_SHOULDER = HUMAN36M.parts.index("L_Shoulder"), HUMAN36M.parts.index("R_Shoulder")
 
@@ -167,7 +170,8 @@ def _join_cameras(people: Table, images: Table, path: Path) -> dict[str, np.ndar
             faults[place] = str(error)
     camera = people["camera"]
     people.require(~np.isin(camera, list(faults)), lambda index: faults[camera[index]])
-    return {name: np.array([values[name] for values in cameras]) for name in ("R", "t", "f", "c")}
+    shapes = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}
+    return {name: np.array([of[name] for of in cameras]).reshape(-1, *shape) for name, shape in shapes.items()}
 
 
 def _camera(path: Path, cameras: Any, number: str) -> dict[str, np.ndarray]:
@@ -180,6 +184,9 @@ def _camera(path: Path, cameras: Any, number: str) -> dict[str, np.ndarray]:
         name: numbers(path, entry(path, given, name, where), shape, f"{where}: {name}")
         for name, shape in shapes.items()
     }
+    far = [name for name, values in camera.items() if np.abs(values).max() > FARTHEST]
+    if far:
+        raise PartnasError(f"{path}: {where}: {far[0]} holds a value over {FARTHEST:g}; mend the calibration")
     if not (camera["f"] > 0).all():
         raise PartnasError(f"{path}: {where}: f must be positive, not {camera['f'].tolist()}; mend the calibration")
     if np.abs(camera["R"] @ camera["R"].T - np.eye(3)).max() > 1e-2:
@@ -219,6 +226,9 @@ def _in_camera(people: Table, cameras: dict[str, np.ndarray]) -> np.ndarray:
     """The joints in camera millimetres, ``(N, 18, 3)``, of the people who are in front of their camera."""
     camera = people["camera"]
     joints = np.einsum("nij,npj->npi", cameras["R"][camera], people["world"]) + cameras["t"][camera, None]
-    front = (joints[..., 2] > 0).all(1)
-    people.require(front, lambda index: "a joint lies behind its camera; mend its camera or its joints")
-    return joints[front]
+    seen = ((joints[..., 2] > 0) & (np.abs(joints) < FARTHEST).all(-1)).all(1)
+    people.require(
+        seen,
+        lambda index: f"a joint lies behind its camera or over {FARTHEST:g} mm from it; mend its camera or its joints",
+    )
+    return joints[seen]

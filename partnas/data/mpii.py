@@ -17,7 +17,7 @@ from partnas.data.records import Numbers, Whole
 from partnas.skeleton import MPII
 
 ANNOTATIONS = "annotations/train.json"
-ALIASES = {"upperneck": "neck", "headtop": "head"}
+ALIASES = {"upperneck": "neck", "headtop": "head", "throax": "thorax"}
 
 
 def read_mpii(root: Path | str, skip_broken: bool = False) -> Frames:

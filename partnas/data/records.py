@@ -128,19 +128,24 @@ class Numbers:
         array = _tried(values)
         if array is None or array.dtype.kind not in "biuf" or array.shape not in (shape, (len(values), self._size())):
             return None
-        with np.errstate(over="ignore"):
-            cast = array.astype(self.dtype).reshape(shape)
-        return cast if np.isfinite(array).all() and np.isfinite(cast).all() else None
+        return self._cast(array).reshape(shape) if self._is_finite(array) else None
 
     def fault(self, value: Any) -> str:
         array = _tried([value])
-        if array is not None and array.dtype.kind == "f" and not np.isfinite(array.astype(self.dtype)).all():
+        if array is not None and array.dtype.kind == "f" and not self._is_finite(array):
             return "holds a value that is not finite"
         shown = f"{str(value)[:SHOWN]} " if len(self.shape) < 2 else ""
         return f"{shown}is not {' x '.join(map(str, self.shape))} numbers" if self.shape else f"{shown}is not a number"
 
     def filler(self) -> Any:
         return np.zeros(self.shape).tolist()
+
+    def _is_finite(self, array: np.ndarray) -> bool:
+        return bool(np.isfinite(array).all() and np.isfinite(self._cast(array)).all())
+
+    def _cast(self, array: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return array.astype(self.dtype)
 
     def _size(self) -> int:
         return int(np.prod(self.shape))
