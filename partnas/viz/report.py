@@ -181,6 +181,9 @@ def key_figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
         found.append((f"{evaluation['pa_mpjpe_mm']:.1f} mm", "PA-MPJPE, without scale"))
     if "pa_mpjpe_scaled_mm" in evaluation:
         found.append((f"{evaluation['pa_mpjpe_scaled_mm']:.1f} mm", "PA-MPJPE, with scale"))
+    for kind in ("relative", "absolute"):
+        if kind in evaluation:
+            found.append((f"{evaluation[kind]['all']['pck']:.1f} %", f"3DPCK, {kind}, of all people"))
     if "parameters" in evaluation:
         found.append((f"{evaluation['parameters'] / 1e6:.2f} M", "parameters"))
     if "exact" in evaluation.get("flops", {}):
@@ -300,9 +303,10 @@ def _lead(evaluation: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
         if epochs:
             done.append(f"{name} for {epochs[-1]} epochs")
     if evaluation:
+        protocol = f", protocol {evaluation['protocol']}" if "protocol" in evaluation else ""
         done.append(
-            f"evaluated on {evaluation.get('frames', '?')} test frames of {evaluation.get('data', 'the data set')}, "
-            f"protocol {evaluation.get('protocol', '?')}"
+            f"evaluated on {evaluation.get('frames', '?')} test frames of {evaluation.get('data', 'the data set')}"
+            f"{protocol}"
         )
     elif done:
         done.append("not evaluated yet")
