@@ -187,6 +187,9 @@ def key_figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
         found.append((f"{error['z']:.1f} mm", "along the depth"))
         names = {"mean_root": "MRPE of the mean training root", "box_area": "MRPE of the box's area alone"}
         found += [(f"{beside[name]['total']:.1f} mm", text) for name, text in names.items() if name in beside]
+    for kind in ("relative", "absolute"):
+        if kind in evaluation:
+            found.append((f"{evaluation[kind]['all']['pck']:.1f} %", f"3DPCK, {kind}, of all people"))
     if "parameters" in evaluation:
         found.append((f"{evaluation['parameters'] / 1e6:.2f} M", "parameters"))
     if "exact" in evaluation.get("flops", {}):
@@ -310,9 +313,10 @@ def _lead(evaluation: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
         if epochs:
             done.append(f"{name} for {epochs[-1]} epochs")
     if evaluation:
+        protocol = f", protocol {evaluation['protocol']}" if "protocol" in evaluation else ""
         done.append(
-            f"evaluated on {evaluation.get('frames', '?')} test frames of {evaluation.get('data', 'the data set')}, "
-            f"protocol {evaluation.get('protocol', '?')}"
+            f"evaluated on {evaluation.get('frames', '?')} test frames of {evaluation.get('data', 'the data set')}"
+            f"{protocol}"
         )
     elif done:
         done.append("not evaluated yet")
