@@ -1,6 +1,5 @@
 """What an experiment has found so far: ``results.json``, and a table in the paper's layout beside the paper's rows."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from partnas.experiments.spread import summary
 from partnas.run import METRICS, write_json, write_text
 from partnas.tables import Column, Spread, Table, Value, published
 from partnas.tables import Row as Line
+from partnas.viz.report import read_json, read_metrics
 
 FIGURES = ("mpjpe_mm", "pa_mpjpe_mm", "parameters", "flops_exact", "flops_paper")
 MEASURED_DIGITS = 2
@@ -81,7 +81,7 @@ def _runs(plan: Plan, row: Row) -> list[dict[str, Any]]:
     """The complete runs of a row, by seed."""
     found = []
     for path in plan.out.glob(f"rows/{row.name}/seed*/train/evaluation.json"):
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        evaluation = read_json(path)
         trained = path.parent
         seed = _seed_of(trained)
         run = {
@@ -104,8 +104,7 @@ def _runs(plan: Plan, row: Row) -> list[dict[str, Any]]:
 def _minutes(run: Path, batch_size: int) -> float:
     """Wall time of a run's epochs, from its metrics."""
     seconds, before = 0.0, 0
-    for line in (run / METRICS).read_text(encoding="utf-8").splitlines():
-        epoch = json.loads(line)
+    for epoch in read_metrics(run / METRICS):
         seconds += (epoch["step"] - before) * batch_size / epoch["images_per_second"]
         before = epoch["step"]
     return round(seconds / 60, 2)
