@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -90,8 +91,13 @@ def _compile(name: str, sources: list[Path], flags: list[str], header: Path | No
     for path in sorted(included):
         digest.update(path.read_bytes())
     library = cache() / f"{name}-{digest.hexdigest()[:20]}.so"
-    if library.is_file():
-        return library
+    with FileLock(library.with_suffix(".lock")):
+        if not library.is_file():
+            _build(library, sources, flags, text)
+    return library
+
+
+def _build(library: Path, sources: list[Path], flags: list[str], text: str) -> None:
     with tempfile.TemporaryDirectory(dir=cache()) as folder:
         if text:
             extra = Path(folder) / "text.cpp"
@@ -106,7 +112,6 @@ def _compile(name: str, sources: list[Path], flags: list[str], header: Path | No
         output = Path(folder) / library.name
         _run([*CXX, "-shared", "-o", str(output), *objects, *libraries])
         output.replace(library)
-    return library
 
 
 def _run(command: list[str]) -> None:

@@ -144,6 +144,17 @@ def test_run_to_run_identical(backend, factor):
 
 
 @pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_more_threads_give_the_same(name, factor, one_thread):
+    x = random_map((2, 16, 33, 47))
+    with implementation(name):
+        alone = run(lambda t: upsample(t, factor), x, gradient_of(x, factor))
+        torch.set_num_threads(3)
+        several = run(lambda t: upsample(t, factor), x, gradient_of(x, factor))
+    assert all(torch.equal(a, b) for a, b in zip(alone, several, strict=True))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
 def test_every_output_is_written(backend, factor):
     for shape in [(3, 17, 7, 9), (1, 130, 3, 5), (2, 16, 5, 5), (2, 16, 33, 47)]:
         x = random_map(shape)
