@@ -30,7 +30,7 @@ class Skeleton:
         return self.parts.index("Pelvis")
 
     def mirrored(self) -> list[int]:
-        """The part order after a left-right mirror: entry ``p`` is the part that stands at ``p`` in the mirrored body."""
+        """The part order after a left-right mirror: entry ``p`` is the part that is at ``p`` in the mirrored body."""
         order = list(range(len(self.parts)))
         for left, right in self.flip_pairs:
             order[left], order[right] = right, left

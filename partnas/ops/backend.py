@@ -44,8 +44,8 @@ def use_backend(name: str | None) -> Iterator[None]:
     """Run every operator inside the ``with`` block on one backend.
 
     Args:
-        name: ``'native'``, ``'triton'``, ``'reference'``, several of them with commas between (``'triton,reference'``: an
-            operator runs on the first that it has), or None for the automatic choice.
+        name: ``'native'``, ``'triton'``, ``'reference'``, several of them with commas between (``'triton,reference'``:
+            an operator runs on the first that it has), or None for the automatic choice.
 
     Raises:
         PartnasError: no backend has that name. An operator that lacks the backend raises when it is called.
@@ -83,8 +83,8 @@ def one_device(operator: str, tensor: torch.Tensor, *others: torch.Tensor | None
 def resolve(operator: str, tensor: torch.Tensor) -> str:
     """Backend that runs ``operator`` on ``tensor``: ``'native'``, ``'triton'`` or ``'reference'``.
 
-    Where something is missing that ``operator`` has on that device, and the next choice serves, one warning says so; not
-    where no CUDA operators were built and Triton's serve.
+    Where something is missing that ``operator`` has on that device, and the next choice serves, one warning says so;
+    not where no CUDA operators were built and Triton's serve.
 
     Raises:
         PartnasError: the backend that was asked for is not there; the message says how to get it.
@@ -111,8 +111,8 @@ def describe() -> dict:
     Returns:
         ``native`` (whether the library is there), ``note`` (why not, one line), ``cpu_capability`` (instruction set in
         use or None), ``torch`` (version), ``cuda`` (the architectures that CUDA operators were built for, or why there
-        are none), ``triton`` (version, or why it is missing), ``device``, and ``operators``: backend of each operator on
-        that device.
+        are none), ``triton`` (version, or why it is missing), ``device``, and ``operators``: backend of each operator
+        on that device.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu", 0)
     asked = _asked()

@@ -52,8 +52,8 @@ MULTIPROCESSORS = {
 
 
 def resident_warps(architecture: int, registers: int, shared: int, threads: int) -> int:
-    """Warps of a kernel that are on a multiprocessor at once, by registers a thread and shared bytes a block; 0 where it
-    cannot be launched."""
+    """Warps of a kernel that are on a multiprocessor at once, by registers a thread and shared bytes a block; 0 where
+    it cannot be launched."""
     limits = MULTIPROCESSORS[architecture]
     warps = -(-threads // 32)
     if shared > limits.block_shared or registers > 255 or threads > 1024:

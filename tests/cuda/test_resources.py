@@ -1,4 +1,4 @@
-"""Registers, shared memory and occupancy of every GPU kernel are those of the checked-in table, and within the rules."""
+"""Registers, shared memory and occupancy of every GPU kernel are those of the table that is checked in, and allowed."""
 
 import importlib.util
 import json

@@ -82,7 +82,7 @@ def _included(path: Path, seen: set[Path]) -> set[Path]:
 
 
 def _compile(name: str, sources: list[Path], flags: list[str], header: Path | None = None) -> Path:
-    """A shared library of ``sources``, compiled if what it is made of has changed; with the description of ``header``."""
+    """A shared library of ``sources``, compiled if what it is made of has changed; it describes ``header``."""
     text = _description(header) if header else ""
     included: set[Path] = set()
     for source in [*sources, header] if header else sources:
@@ -304,7 +304,7 @@ class Library:
 
 
 def _variables(path: Path):
-    """Name, offset, bytes of each variable of a library, and whether it is shared memory: local to a function, zeroed."""
+    """Name, offset, bytes of each variable of a library, and whether it is shared: local to a function, zeroed."""
     listing = subprocess.run(["nm", "-S", "-C", str(path)], capture_output=True, text=True, check=True).stdout
     found = re.findall(r"^([0-9a-f]+) ([0-9a-f]+) ([bBdDVvu]) (.+)$", listing, re.MULTILINE)
     guarded = {name.removeprefix("guard variable for ") for *_, name in found if name.startswith("guard variable")}

@@ -29,8 +29,8 @@ def run(operators):
 
 
 def jobs(operator):
-    """(index in AHEAD, dtype, architecture, whether integers are 1) of all that is compiled; an architecture takes its entry
-    of the table."""
+    """(index in AHEAD, dtype, architecture, whether integers are 1) of all that is compiled; an architecture takes its
+    entry of the table."""
     for index, ahead in enumerate(_listed(operator)):
         for dtype in DTYPES if "*T" in str(ahead.signature) else DTYPES[:1]:
             for architecture in ARCHITECTURES:

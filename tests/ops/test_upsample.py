@@ -28,8 +28,8 @@ def backend(request):
 
 
 def interpolation(size, factor):
-    """The matrix that maps a line of ``size`` pixels to ``factor * size``: linear between pixel centres, constant beyond
-    the first and the last."""
+    """The matrix that maps a line of ``size`` pixels to ``factor * size``: linear between pixel centres, constant
+    beyond the first and the last."""
     matrix = torch.zeros(factor * size, size, dtype=torch.float64)
     for position in range(factor * size):
         place = min(max((position + 0.5) / factor - 0.5, 0), size - 1)
