@@ -11,21 +11,15 @@ from partnas.ops import backend
 
 @contextmanager
 def only(name: str, device: torch.device) -> Iterator[None]:
-    """Inside, the automatic choice on ``device`` is ``name`` (``'native'`` or ``'triton'``) where an operator has it, and
-    else the reference.
+    """Inside, an operator runs on ``name`` (``'native'`` or ``'triton'``) where it has that, and else on the reference.
 
     Raises:
         PartnasError: No operator can run on it.
     """
-    floor = "triton" if name == "triton" else device.type
-    kept = dict(backend.AVAILABLE)
-    backend.AVAILABLE.update({operator: tuple({floor} & set(floors)) for operator, floors in kept.items()})
-    try:
-        if not served(name, device):
-            raise PartnasError(f"backend {name!r} serves no operator on {device}: {why_not(name, device)}")
+    if not served(name, device):
+        raise PartnasError(f"backend {name!r} serves no operator on {device}: {why_not(name, device)}")
+    with backend.use_backend(f"{name},reference"):
         yield
-    finally:
-        backend.AVAILABLE.update(kept)
 
 
 def served(name: str, device: torch.device) -> list[str]:

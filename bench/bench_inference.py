@@ -2,8 +2,8 @@
 
 ``python bench/bench_inference.py [--device cuda] [--threads 2] [--rounds 9] [--preset small] [--genotype FILE] [--only NAME] [--csv FILE]``
 
-ONNX Runtime takes part where ``onnxruntime`` and ``onnx`` are installed. Told beside each network: its multiply-adds, and
-the time that they take at the speed of a large matrix product.
+ONNX Runtime takes part where ``onnxruntime`` and ``onnx`` are installed. Told beside each network: its multiply-adds,
+and the time that they take at the speed of a large matrix product.
 """
 
 import copy

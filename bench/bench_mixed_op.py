@@ -20,8 +20,8 @@ CELLS = (("normal", 0), ("fusion", -1), ("reduction", 2))
 """Kind of cell, and which of its kind."""
 
 TOLERANCES = {torch.float32: 1e-2, torch.bfloat16: 2e-1}
-"""Rounding opens or shuts one ReLU in a million, or picks the other of two equals in a pool; a gradient through it moves by
-1e-3 of its norm, and by as much in every float32 contestant. Outputs agree to 1e-6."""
+"""Rounding opens or shuts one ReLU in a million, or picks the other of two equals in a pool; a gradient through it
+moves by 1e-3 of its norm, and by as much in every float32 contestant. Outputs agree to 1e-6."""
 
 
 class Step:

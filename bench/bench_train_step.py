@@ -3,7 +3,8 @@
 ``python bench/bench_train_step.py [--device cuda] [--threads 2] [--rounds 5] [--batch 4] [--preset small] [--genotype FILE]
 [--no-compile] [--graph] [--csv FILE]``
 
-Both run on the weights of one network, whose batch norms take their statistics from the batch. There is no optimizer in it.
+Both run on the weights of one network, whose batch norms take their statistics from the batch. There is no optimizer in
+it.
 """
 
 import torch
@@ -17,7 +18,8 @@ from partnas.presets import space_of
 
 
 class Step:
-    """Heatmaps, and gradients of all weights for a given gradient of theirs. The soft-argmax has a benchmark of its own.
+    """Heatmaps, and gradients of all weights for a given gradient of theirs. The soft-argmax has a benchmark of its
+    own.
 
     Args:
         heatmaps: Maps a network and images to them.

@@ -2,9 +2,9 @@
 
 ``python bench/loss_curves.py [--preset mini] [--steps 200] [--batch 8] [--device cpu] [--out docs/loss_curves]``
 
-A search step is a weight step and, from the first on, an alpha step, on the data that ships with the package. Written are
-``OUT.csv`` (the losses) and ``OUT.png``; printed is, over windows of 20 steps, how far each bfloat16 curve is from the
-float32 curve of its own seed, beside how far the float32 seeds are apart.
+A search step is a weight step and, from the first on, an alpha step, on the data that ships with the package. Written
+are ``OUT.csv`` (the losses) and ``OUT.png``; printed is, over windows of 20 steps, how far each bfloat16 curve is from
+the float32 curve of its own seed, beside how far the float32 seeds are apart.
 """
 
 import argparse

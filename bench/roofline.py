@@ -3,10 +3,10 @@ measured.
 
 ``python bench/roofline.py [--write docs/gpu.md]``
 
-The real networks run on tensors without memory; every operator that they call is noted with its shapes. From those follow
-the floor, each map read once and each result written once, and what the kernels ask of memory: borders of tiles, maps
-that several launches read, second passes. What a block reads twice counts once, as its first-level cache or its shared
-memory has it; what two blocks read counts twice, though the second-level cache will often have it.
+The real networks run on tensors without memory; every operator that they call is noted with its shapes. From those
+follow the floor, each map read once and each result written once, and what the kernels ask of memory: borders of tiles,
+maps that several launches read, second passes. What a block reads twice counts once, as its first-level cache or its
+shared memory has it; what two blocks read counts twice, though the second-level cache will often have it.
 """
 
 import argparse
@@ -220,7 +220,8 @@ def bank_backward_work(arguments, found) -> Work:
     maps = size_of(gradients) + size_of(x)
     least = maps + (size_of(x) if needs[0] else 0)
     if through:
-        # Nothing of it can be written before all has been read: gradients and source again, or what was left unfinished.
+        # Nothing of it can be written before all has been read: gradients and source again, or what was left
+        # unfinished.
         least += min(maps, 3 * size_of(x))
         issued += 3 * size_of(x)
     taps = sum(k[0] ** 2 * (any(needs[:3]) + need) for k, need in zip(kinds, wanted, strict=True))
@@ -394,8 +395,8 @@ class Trace(TorchDispatchMode):
 
 @contextlib.contextmanager
 def without_memory() -> Iterator[None]:
-    """Inside, networks are made and run on tensors without memory, as on a GPU: our operators, but for pointwise, which is
-    the library's there."""
+    """Inside, networks are made and run on tensors without memory, as on a GPU: our operators, but for pointwise, which
+    is the library's there."""
     with (
         torch.device("meta"),
         mock.patch("partnas.ops.backend.resolve", lambda name, _: "reference" if name == "pointwise" else "native"),

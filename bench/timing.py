@@ -210,8 +210,8 @@ def machine(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def difference(value: Any, other: Any) -> float:
-    """The norm of what two results differ by, relative to that of ``other``; the worst of several tensors. A maximum would
-    tell of the one pixel where rounding made another of two equals win the pool, or ReLU open."""
+    """The norm of what two results differ by, relative to that of ``other``; the worst of several tensors. A maximum
+    would tell of the one pixel where rounding made another of two equals win the pool, or ReLU open."""
     if isinstance(value, torch.Tensor):
         value, other = (value,), (other,)
     worst = 0.0
@@ -222,8 +222,8 @@ def difference(value: Any, other: Any) -> float:
 
 
 def options_from(description: str, add_options: Any = None) -> argparse.Namespace:
-    """The command line of a benchmark. ``device`` is a ``torch.device``; where ``batch`` or ``dtypes`` are not told, they
-    suit it: a batch of 4 in float32 on a CPU, of 40 in float32 and bfloat16 on a GPU."""
+    """The command line of a benchmark. ``device`` is a ``torch.device``; where ``batch`` or ``dtypes`` are not told,
+    they suit it: a batch of 4 in float32 on a CPU, of 40 in float32 and bfloat16 on a GPU."""
     parser = argparse.ArgumentParser(description=description.strip().splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -410,7 +410,8 @@ def report(
     facts: dict[str, Any],
     path: Path | None,
 ) -> None:
-    """Print a case's line and append its rows. ``least``: seconds that the bytes take, the floor where none is timed."""
+    """Print a case's line and append its rows. ``least``: seconds that the bytes take, the floor where none is
+    timed."""
     ours = min((name for name in found if is_ours(name)), key=lambda name: found[name].median)
     floor = found.pop(FLOOR).median if FLOOR in found else least
     figures = [

@@ -8,8 +8,8 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory for the tensors to come, up to 2 GB of it.
 
-    As it comes, glibc hands large blocks back to the system at once, and each step of a search asks for them again: every
-    page is then cleared anew, a tenth of the time of a step.
+    As it comes, glibc hands large blocks back to the system at once, and each step of a search asks for them again:
+    every page is then cleared anew, a tenth of the time of a step.
 
     Returns:
         Whether it could be told; only glibc can.

@@ -11,6 +11,9 @@ from partnas.errors import PartnasError
 from partnas.presets import PRESETS
 from partnas.space import SearchSpace
 
+LARGEST = 1e38
+"""Of the numbers that the optimizers calculate with in float32."""
+
 
 class Strict(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
@@ -78,7 +81,7 @@ class JobConfig(Strict):
     epochs: int = pydantic.Field(ge=1)
     steps_per_epoch: int | None = pydantic.Field(None, ge=1, description="the whole training set if null")
     batch_size: int = pydantic.Field(ge=1, description="images of a step, over all processes")
-    learning_rate: float = pydantic.Field(1e-3, gt=0)
+    learning_rate: float = pydantic.Field(1e-3, gt=0, le=LARGEST)
     milestones: list[int] = pydantic.Field(description="epochs after which the learning rate is divided by 10")
     augmentation: Augmentation | None = pydantic.Field(
         Augmentation(), description="fields of Augmentation; null for none"
@@ -121,8 +124,8 @@ class SearchConfig(JobConfig):
     )
     cuda_graph: bool = pydantic.Field(True, description="record steps as CUDA graphs on a GPU, where that works")
     alpha_epoch: int = pydantic.Field(8, ge=1, description="the first epoch that updates the alphas")
-    alpha_learning_rate: float = pydantic.Field(8e-4, gt=0)
-    alpha_weight_decay: float = pydantic.Field(3e-4, ge=0)
+    alpha_learning_rate: float = pydantic.Field(8e-4, gt=0, le=LARGEST)
+    alpha_weight_decay: float = pydantic.Field(3e-4, ge=0, le=LARGEST)
 
 
 class RootNetConfig(Strict):
@@ -237,7 +240,7 @@ def load_config(
         values = PRESETS[preset]["rootnet" if job == "train" and over.get("kind") == "rootnet" else job]
     values = merge(values, over)
     config = _validated(SearchConfig if job == "search" else TrainConfig, values, str(file or "settings"))
-    config.space()
+    check_batch_norm(config)
     return config
 
 
@@ -260,3 +263,14 @@ def _validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise PartnasError(f"{where}: {field}: {first['msg']}") from None
+
+
+def check_batch_norm(config: JobConfig) -> None:
+    """Raises ``PartnasError`` where the smallest maps of a training batch give batch norm one value a channel."""
+    space = config.space()
+    side = space.input_size // 2**space.reductions
+    if config.batch_size * side * side == 1:
+        raise PartnasError(
+            f"batch_size: one image of {space.input_size} x {space.input_size} pixels has one value a channel left after "
+            f"{space.reductions} reductions, and batch norm needs more; take a larger batch_size or network.input_size"
+        )

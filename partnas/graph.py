@@ -1,4 +1,4 @@
-"""A job's step on a GPU, recorded once as a CUDA graph and replayed: the host launches one thing in the place of thousands."""
+"""A job's step on a GPU, recorded once as a CUDA graph and replayed: the host launches one thing, not thousands."""
 
 import sys
 from collections.abc import Callable
@@ -20,11 +20,11 @@ class GraphedStep:
     itself changes no number. Where a step cannot be recorded, one line says why, and it goes on as it is.
 
     Args:
-        step: Takes a batch of tensors on one GPU and returns a scalar. It must not synchronise with the host, and what it
-            changes, such as parameters and an optimizer's state (see :func:`adam`), must stay where it is in memory.
+        step: Takes a batch of tensors on one GPU and returns a scalar. It must not synchronise with the host, and what
+            it changes, such as parameters and an optimizer's state (see :func:`adam`), must stay where it is in memory.
         name: For the line that says why not.
-        beside: Another step to share memory with; the two must run one after the other, and a replay of either may overwrite
-            the result of the other.
+        beside: Another step to share memory with; the two must run one after the other, and a replay of either may
+            overwrite the result of the other.
     """
 
     def __init__(self, step: Step, name: str, beside: "GraphedStep | None" = None):
@@ -77,8 +77,8 @@ class GraphedStep:
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 result = self._step(inputs).detach()
         except Exception as error:
-            # Ending a recording that went wrong fails by itself, and leaves its stream the current one; what went wrong is
-            # the error before.
+            # Ending a recording that went wrong fails by itself, and leaves its stream the current one; what went wrong
+            # is the error before.
             torch.cuda.set_stream(current)
             cause = error.__context__ or error
             self.failure = (str(cause).strip().splitlines() or [type(cause).__name__])[0]

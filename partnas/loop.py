@@ -112,6 +112,11 @@ def learning_rate_at(epoch: int, initial: float, milestones: list[int]) -> float
     return initial * 0.1 ** sum(epoch >= milestone for milestone in milestones)
 
 
+def largest_weight(network: torch.nn.Module) -> float:
+    """The largest magnitude of all parameters; NaN where one of them is NaN."""
+    return torch.stack([p.detach().abs().max().float() for p in network.parameters() if p.numel()]).max().item()
+
+
 class Meter:
     """A progress bar over all steps of a job, with the running loss and images per second, and a line for each epoch.
 
@@ -201,7 +206,7 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
     resumed run does the same arithmetic as an uninterrupted one.
 
     Raises:
-        PartnasError: The loss is no longer finite; the last good checkpoint stays.
+        PartnasError: The loss, a figure of an epoch or a weight is no longer finite; the last good checkpoint stays.
         Stopped: Ctrl-C or SIGTERM; the state is saved.
     """
     keep_freed_memory()
@@ -215,6 +220,14 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
     job.begin_at(done)
     run.open(config.model_dump(), done)
     run.write("data.json", account(job.train_set.source))
+
+    def check(figures: dict[str, Any], step: int, saved: int) -> None:
+        for name, value in figures.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise PartnasError(
+                    f"{run.path}: {name.replace('_', ' ')} is {value} at step {step}; lower learning_rate or look for "
+                    f"broken annotations with `partnas data check`; the state of step {saved} is kept"
+                )
 
     def save(step: int) -> None:
         network = job.network
@@ -241,17 +254,15 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
                 mean_loss, stop = world.average(
                     torch.stack([loss, loss.new_full((), float(interrupt.raised))])
                 ).tolist()
-                if not math.isfinite(mean_loss):
-                    raise PartnasError(
-                        f"{run.path}: loss is {mean_loss} at step {step + 1}; lower learning_rate or look for broken "
-                        f"annotations with `partnas data check`; the state of step {saved} is kept"
-                    )
+                check({"loss": mean_loss}, step + 1, saved)
                 meter.step(mean_loss)
                 if within + 1 == job.steps_per_epoch:
                     row = {"step": step + 1, "epoch": epoch, **meter.take(), **job.end_epoch(epoch)}
+                    check(row, step + 1, saved)
                     run.log(row)
                     meter.tell(row, config.epochs)
                 if stop or is_saved:
+                    check({"largest weight": largest_weight(job.network)}, step + 1, saved)
                     save(step + 1)
                     saved = step + 1
                 if stop and step + 1 < total:

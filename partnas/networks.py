@@ -111,7 +111,7 @@ def load_trained_network(run: Path) -> torch.nn.Module:
 
 
 def for_inference(network: torch.nn.Module) -> torch.nn.Module:
-    """The fastest form of a network that gives the same numbers in evaluation mode, to rounding; it cannot be trained."""
+    """The fastest form of a network that gives the same numbers in evaluation mode, to rounding; not to be trained."""
     return network.fuse() if isinstance(network, PartNet) else network.eval()
 
 

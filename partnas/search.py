@@ -1,5 +1,6 @@
 """The search: weights on training batches, alphas on validation batches, alternately (section 3.1 of the paper)."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from partnas.loss import pose_loss
 from partnas.networks import SUPERNETS
 from partnas.nn.synchronise import synchronise
 from partnas.run import Run, write_text
+
+
+def loss_of(network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The loss of a batch, whose tensors are those of a ``PoseDataset``, stacked."""
+    return pose_loss(network(batch["image"]), batch["coordinates"], batch["visible"], batch["has_depth"])
 
 
 class Search(Job):
@@ -44,15 +50,14 @@ class Search(Job):
             betas=(0.5, 0.999),
             weight_decay=config.alpha_weight_decay,
         )
-        self.architect = Architect(self.weights, self.alphas, self.loss_of, self.weight_optimizer, world)
-        self.weight_step, self.first_order_step = self._weight_step, self._first_order_step
+        # Nothing here holds on to this object: with the last reference to it the memory of its recorded steps is free.
+        loss = partial(loss_of, self.network)
+        self.architect = Architect(self.weights, self.alphas, loss, self.weight_optimizer, world)
+        self.weight_step = partial(weight_step, self.architect)
+        self.first_order_step = partial(first_order_step, self.architect, self.alpha_optimizer)
         if config.cuda_graph and world.device.type == "cuda" and world.size == 1:
-            self.weight_step = GraphedStep(self._weight_step, "weight step")
-            self.first_order_step = GraphedStep(self._first_order_step, "alpha step", beside=self.weight_step)
-
-    def loss_of(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        predicted = self.network(batch["image"])
-        return pose_loss(predicted, batch["coordinates"], batch["visible"], batch["has_depth"])
+            self.weight_step = GraphedStep(self.weight_step, "weight step")
+            self.first_order_step = GraphedStep(self.first_order_step, "alpha step", beside=self.weight_step)
 
     def begin_at(self, step: int) -> None:
         config = self.config
@@ -88,20 +93,6 @@ class Search(Job):
             # A recorded weight step may use the memory that a recorded alpha step has left its result in.
             self.validation_loss = self.first_order_step(validation_batch).clone()
 
-    def _first_order_step(self, validation_batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        loss = self.architect.first_order(validation_batch)
-        self.alpha_optimizer.step()
-        return loss
-
-    def _weight_step(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        self.weight_optimizer.zero_grad(set_to_none=True)
-        with frozen(self.alphas):
-            loss = self.loss_of(batch)
-            loss.backward()
-        self.world.average_gradients(self.weights)
-        self.weight_optimizer.step()
-        return loss
-
     def end_epoch(self, epoch: int) -> dict[str, Any]:
         row: dict[str, Any] = {"learning_rate": self.learning_rate}
         if epoch >= self.config.alpha_epoch:
@@ -122,6 +113,34 @@ class Search(Job):
     def restore(self, state: dict[str, Any]) -> None:
         restore_state(self.weight_optimizer, state["weight_optimizer"])
         restore_state(self.alpha_optimizer, state["alpha_optimizer"])
+
+
+def weight_step(architect: Architect, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """One step of the weights on a training batch, at fixed alphas.
+
+    Returns:
+        The training loss.
+    """
+    architect.weight_optimizer.zero_grad(set_to_none=True)
+    with frozen(architect.alphas):
+        loss = architect.loss_of(batch)
+        loss.backward()
+    architect.world.average_gradients(architect.weights)
+    architect.weight_optimizer.step()
+    return loss
+
+
+def first_order_step(
+    architect: Architect, alpha_optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """One step of the alphas on a validation batch, at fixed weights.
+
+    Returns:
+        The validation loss.
+    """
+    loss = architect.first_order(batch)
+    alpha_optimizer.step()
+    return loss
 
 
 def search(config: SearchConfig, out: Path, resume: bool = False, progress: bool = True) -> Genotype:

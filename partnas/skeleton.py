@@ -45,7 +45,7 @@ class Skeleton:
         return tuple(place for place in range(len(self.parts)) if place not in self.limbs)
 
     def mirrored(self) -> list[int]:
-        """The part order after a left-right mirror: entry ``p`` is the part that stands at ``p`` in the mirrored body."""
+        """The part order after a left-right mirror: entry ``p`` is the part that is at ``p`` in the mirrored body."""
         order = list(range(len(self.parts)))
         for left, right in self.flip_pairs:
             order[left], order[right] = right, left

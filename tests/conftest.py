@@ -1,11 +1,36 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import ahead
 import pytest
 import torch
+from filelock import FileLock
 from jobs import GENOTYPE, TINY, environment
+
+from partnas.ops.backend import AVAILABLE
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """``once("name", make)``: a folder that ``make(folder)`` has filled, in one of the test processes for them all."""
+    home = tmp_path_factory.getbasetemp()
+    home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+
+    def folder_of(name, make):
+        folder = home / name
+        with FileLock(home / f"{name}.lock"):
+            if not (folder / "made").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                (folder / "made").touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")
@@ -44,16 +69,35 @@ def genotype_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(cli, genotype_file, tmp_path_factory) -> Path:
+def trained(cli, genotype_file, once) -> Path:
     """The folder of a finished tiny training run."""
-    out = tmp_path_factory.mktemp("runs") / "train"
-    cli("train", "--out", out, "--genotype", genotype_file, *TINY)
-    return out
+
+    def make(folder):
+        cli("train", "--out", folder / "run", "--genotype", genotype_file, *TINY)
+
+    return once("train", make) / "run"
 
 
 @pytest.fixture(scope="session")
-def searched(cli, tmp_path_factory) -> Path:
+def searched(cli, once) -> Path:
     """The folder of a finished tiny search."""
-    out = tmp_path_factory.mktemp("runs") / "search"
-    cli("search", "--out", out, *TINY, "--set", "alpha_epoch=1")
-    return out
+
+    def make(folder):
+        cli("search", "--out", folder / "run", *TINY, "--set", "alpha_epoch=1")
+
+    return once("search", make) / "run"
+
+
+@pytest.fixture(scope="session")
+def compiled_ahead(once):
+    """``compiled_ahead(operator)``: what kernels/ahead.py tells of its Triton kernels."""
+
+    def make(folder):
+        found = ahead.run([operator for operator, floors in AVAILABLE.items() if "triton" in floors])
+        (folder / "found.json").write_text(json.dumps(found))
+
+    def of(operator):
+        found = json.loads((once("ahead", make) / "found.json").read_text())
+        return [facts for facts in found if facts["operator"] == operator]
+
+    return of

@@ -50,6 +50,29 @@ def test_a_bad_file_is_one_line_with_its_field(tmp_path, text, named):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"learning_rate": 1e39}, "learning_rate"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"alpha_learning_rate": 1e39}, "alpha_learning_rate"),
+        ({"alpha_weight_decay": 1e39}, "alpha_weight_decay"),
+        ({"batch_size": 1, "network": {"input_size": 32}}, "batch_size.*batch norm"),
+    ],
+    ids=str,
+)
+def test_what_no_step_survives_is_refused(settings, named):
+    with pytest.raises(PartnasError, match=named) as caught:
+        load_config("search", settings=settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_batch_norm_needs_two_values_a_channel():
+    load_config("search", settings={"batch_size": 1, "network": {"input_size": 64}})
+    load_config("search", settings={"batch_size": 2, "network": {"input_size": 32}})
+
+
 def test_missing_file_and_unknown_preset(tmp_path):
     with pytest.raises(PartnasError, match=r"no\.yaml"):
         load_config("search", None, tmp_path / "no.yaml")

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,9 +10,16 @@ from partnas.skeleton import HUMAN36M
 
 
 @pytest.fixture(scope="module")
-def evaluated(cli, trained):
-    process = cli("evaluate", trained, "--stride", "5", "--json")
-    return trained, json.loads(process.stdout)
+def evaluated(cli, trained, once):
+    """The folder of a training that was evaluated, and what was printed."""
+
+    def make(folder):
+        shutil.copytree(trained, folder / "run")
+        process = cli("evaluate", folder / "run", "--stride", "5", "--json")
+        (folder / "printed.json").write_text(process.stdout)
+
+    folder = once("evaluation", make)
+    return folder / "run", json.loads((folder / "printed.json").read_text())
 
 
 def test_evaluation_json_holds_the_promised_fields(evaluated):

@@ -1,14 +1,19 @@
+import gc
 import json
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 import torch
-from jobs import REPOSITORY, TINY, environment
+from jobs import REPOSITORY, TINY, TINY_SETTINGS, environment
 
+from partnas.config import load_config
+from partnas.distributed import World
 from partnas.run import load_checkpoint
+from partnas.search import Search
 
 LONG = [*TINY, "--set", "epochs=3", "--set", "alpha_epoch=2", "--set", "checkpoint_every=1"]
 
@@ -110,6 +115,30 @@ def test_nan_loss_is_one_line_and_keeps_the_last_checkpoint(tmp_path, cli):
     assert "lower learning_rate" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not (out / "genotype.json").exists()
+
+
+def test_weights_that_no_step_follows_are_looked_at_too(tmp_path, cli):
+    out = tmp_path / "run"
+    one_step = ["--set", "steps_per_epoch=1", "--set", "epochs=1"]
+    process = cli("search", "--out", out, *TINY, *one_step, "--set", "learning_rate=1.0e+38", code=1)
+    assert "mpjpe mm is nan at step 1; lower learning_rate" in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert not (out / "checkpoint.pt").exists()
+    assert not (out / "genotype.json").exists()
+
+
+def test_nothing_keeps_a_search_that_nobody_refers_to():
+    job = Search(load_config("search", "mini", settings=TINY_SETTINGS), World(0, 1, torch.device("cpu")))
+    job.begin_at(0)
+    job.begin_epoch(1)
+    job.step(1)
+    gone = weakref.ref(job)
+    gc.disable()
+    try:
+        del job
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_thousand_steps_leak_no_memory():

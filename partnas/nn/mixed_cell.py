@@ -1,8 +1,8 @@
 """Cells of the supernet: every edge is the weighted sum of all candidate operations (Eqs. 1 and 2 of the paper).
 
 A cell is evaluated source by source. All edges that leave a source share one read of it for their depthwise filters
-(``depthwise_pointwise``) and one pair of pools (``pool_pair``); all that enters a node is normalised, weighted and summed
-at once (``norm_sum``).
+(``depthwise_pointwise``) and one pair of pools (``pool_pair``); all that enters a node is normalised, weighted and
+summed at once (``norm_sum``).
 """
 
 import contextlib
@@ -157,7 +157,7 @@ class SourceBank(nn.Module):
 
 
 class PoolsAnew:
-    """Lets the sums of a cell keep no pools: they are formed anew from their source when backward first asks for them."""
+    """Lets the sums of a cell keep no pools: they are formed anew from their source when backward asks for them."""
 
     def __init__(self) -> None:
         self._places: dict[int, tuple[_Source, int]] = {}

@@ -101,8 +101,8 @@ def uniform_parameter(*shape: int, fan_in: int) -> nn.Parameter:
 
 
 def every_second(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the two convolutions of a factorised reduction read of a map: the even pixels, and the odd ones (the diagonal
-    neighbours). Where a side is odd the latter end in a row or column of zeros, so that both have one size."""
+    """What the two convolutions of a factorised reduction read of a map: the even pixels, and the odd ones (the
+    diagonal neighbours). Where a side is odd the latter end in a row or column of zeros, so that both have one size."""
     return _EverySecond.apply(x) if torch.is_grad_enabled() else _every_second(x)
 
 

@@ -6,6 +6,7 @@ else triton, else reference. ``PARTNAS_BACKEND`` and :func:`use_backend` overrid
 """
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ AVAILABLE: dict[str, tuple[str, ...]] = {
 """Fast implementations that an operator has beside its reference: ``cpu`` (csrc/cpu), ``cuda`` (csrc/cuda) and
 ``triton`` (kernels)."""
 
-_chosen: str | None = None
+AUTO = ("auto",)
+
+_chosen: tuple[str, ...] | None = None
 _told: set[str] = set()
 # Read on every call, and os.environ.get takes a microsecond where the variable is missing.
 _ENVIRONMENT, _VARIABLE = os.environ._data, os.environ.encodekey("PARTNAS_BACKEND")
@@ -41,14 +44,14 @@ def use_backend(name: str | None) -> Iterator[None]:
     """Run every operator inside the ``with`` block on one backend.
 
     Args:
-        name: ``'native'``, ``'triton'``, ``'reference'``, or None for the automatic choice.
+        name: ``'native'``, ``'triton'``, ``'reference'``, several of them with commas between (``'triton,reference'``:
+            an operator runs on the first that it has), or None for the automatic choice.
 
     Raises:
         PartnasError: no backend has that name. An operator that lacks the backend raises when it is called.
     """
     global _chosen
-    _check_name(name, "use_backend")
-    before, _chosen = _chosen, name or "auto"
+    before, _chosen = _chosen, AUTO if name is None else _names(name, "use_backend")
     try:
         yield
     finally:
@@ -80,22 +83,26 @@ def one_device(operator: str, tensor: torch.Tensor, *others: torch.Tensor | None
 def resolve(operator: str, tensor: torch.Tensor) -> str:
     """Backend that runs ``operator`` on ``tensor``: ``'native'``, ``'triton'`` or ``'reference'``.
 
-    Where something is missing that ``operator`` has on that device, and the next choice serves, one warning says so; not
-    where no CUDA operators were built and Triton's serve.
+    Where something is missing that ``operator`` has on that device, and the next choice serves, one warning says so;
+    not where no CUDA operators were built and Triton's serve.
 
     Raises:
         PartnasError: the backend that was asked for is not there; the message says how to get it.
     """
     device = tensor.device
     asked = _asked()
-    if asked == "auto":
+    if asked == AUTO:
         if device.type == "cpu":
             return "native" if native.loaded() and "cpu" in AVAILABLE[operator] else "reference"
         return _choose(operator, device)
-    reason = _missing(operator, asked, device)
-    if reason:
-        raise PartnasError(f"{operator}: backend {asked!r} is not there for {device.type} tensors: {reason}")
-    return asked
+    reasons = []
+    for name in asked:
+        reason = _missing(operator, name, device)
+        if not reason:
+            return name
+        reasons.append(reason)
+    names, verb = " or ".join(map(repr, asked)), "is" if len(asked) == 1 else "are"
+    raise PartnasError(f"{operator}: backend {names} {verb} not there for {device.type} tensors: {'; '.join(reasons)}")
 
 
 def describe() -> dict:
@@ -104,14 +111,14 @@ def describe() -> dict:
     Returns:
         ``native`` (whether the library is there), ``note`` (why not, one line), ``cpu_capability`` (instruction set in
         use or None), ``torch`` (version), ``cuda`` (the architectures that CUDA operators were built for, or why there
-        are none), ``triton`` (version, or why it is missing), ``device``, and ``operators``: backend of each operator on
-        that device.
+        are none), ``triton`` (version, or why it is missing), ``device``, and ``operators``: backend of each operator
+        on that device.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu", 0)
     asked = _asked()
     serving = {}
     for operator in AVAILABLE:
-        choices = BACKENDS if asked == "auto" else (asked,)
+        choices = BACKENDS if asked == AUTO else asked
         serving[operator] = next((name for name in choices if _serves(operator, name, device, asked)), "missing")
     return {
         "native": native.loaded(),
@@ -125,9 +132,9 @@ def describe() -> dict:
     }
 
 
-def _serves(operator: str, name: str, device: torch.device, asked: str) -> bool:
+def _serves(operator: str, name: str, device: torch.device, asked: tuple[str, ...]) -> bool:
     # The interpreter runs on a CPU where it is asked for, and is never chosen.
-    return not _missing(operator, name, device) and not (asked == "auto" and name == "triton" and device.type == "cpu")
+    return not _missing(operator, name, device) and not (asked == AUTO and name == "triton" and device.type == "cpu")
 
 
 def _choose(operator: str, device: torch.device) -> str:
@@ -146,20 +153,21 @@ def _choose(operator: str, device: torch.device) -> str:
     return name
 
 
-def _asked() -> str:
+def _asked() -> tuple[str, ...]:
     if _chosen is not None:
         return _chosen
     value = _ENVIRONMENT.get(_VARIABLE)
-    if not value:
-        return "auto"
-    name = os.environ.decodevalue(value)
-    _check_name(name, "PARTNAS_BACKEND")
-    return name
+    return _names(os.environ.decodevalue(value), "PARTNAS_BACKEND") if value else AUTO
 
 
-def _check_name(name: str | None, origin: str) -> None:
-    if name is not None and name not in (*BACKENDS, "auto"):
-        raise PartnasError(f"{origin}: no backend is called {name!r}; use one of {', '.join(BACKENDS)}")
+@functools.cache
+def _names(text: str, origin: str) -> tuple[str, ...]:
+    """The backends in a list with commas; ``AUTO`` stands alone."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names if names != AUTO else ():
+        if name not in BACKENDS:
+            raise PartnasError(f"{origin}: no backend is called {name!r}; use one of {', '.join(BACKENDS)}")
+    return names
 
 
 def _floor(backend: str, device: torch.device) -> str:
@@ -173,7 +181,7 @@ def _missing(operator: str, backend: str, device: torch.device) -> str:
     if backend == "triton" and device.type != "cuda" and not (device.type == "cpu" and namespaces.interpreted()):
         return "triton kernels run on CUDA tensors, or on a CPU under TRITON_INTERPRET=1; use 'native' or 'reference'"
     if _floor(backend, device) not in AVAILABLE[operator]:
-        return "it is not written; use 'reference'"
+        return f"it is not written; use 'reference', or '{backend},reference' to keep {backend} for the others"
     if backend == "triton":
         return namespaces.triton_note()
     return native.note() or (native.cuda_note(device.index) if device.type == "cuda" else "")

@@ -97,8 +97,8 @@ def flops(shape: Sequence[int], sizes: Sequence[int], stride: int = 1, normed: i
 
 
 class Settings(NamedTuple):
-    """What :func:`forward` and :func:`backward` are told beside tensors; ``operators``: those that serve the filters, or None for the
-    reference."""
+    """What :func:`forward` and :func:`backward` are told beside tensors; ``operators``: those that serve the filters,
+    or None for the reference."""
 
     dilations: tuple[int, ...]
     stride: int

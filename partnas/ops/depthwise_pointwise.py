@@ -1,4 +1,4 @@
-"""Depthwise filters and the 1x1 convolutions that follow them: what every convolution of the search space is made of."""
+"""Depthwise filters and the 1x1 convolutions that follow them: every convolution of the search space is made of these."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -101,8 +101,8 @@ def _architecture_note(index: int) -> str:
 
 
 def serves(architectures: str, major: int, minor: int) -> bool:
-    """Whether a GPU of compute capability ``major.minor`` runs what was built for ``architectures``: machine code of its
-    generation that is no newer than itself, or PTX that is no newer."""
+    """Whether a GPU of compute capability ``major.minor`` runs what was built for ``architectures``: machine code of
+    its generation that is no newer than itself, or PTX that is no newer."""
     for built in architectures.split(";"):
         least, revision, specific, ptx = re.fullmatch(r"(\d+)\.?(\d)([af]?)(\+PTX)?", built).groups()
         than = (int(least), int(revision))
@@ -114,8 +114,8 @@ def serves(architectures: str, major: int, minor: int) -> bool:
 def cpu_capability() -> str | None:
     """Instruction set that the CPU kernels use: ``'avx512'``, ``'avx2'`` or ``'baseline'``; None without them.
 
-    The environment variable ``PARTNAS_CPU_CAPABILITY``, read at import, asks for a lesser one than the CPU has; importing
-    this module raises ``PartnasError`` where it names none.
+    The environment variable ``PARTNAS_CPU_CAPABILITY``, read at import, asks for a lesser one than the CPU has;
+    importing this module raises ``PartnasError`` where it names none.
     """
     return _call("cpu_capability") if loaded() else None
 

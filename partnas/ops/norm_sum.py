@@ -56,7 +56,8 @@ def norm_sum(
 ) -> torch.Tensor:
     """Weighted sum of normalised maps and of identities: a node of a mixed cell (Eqs. 1 and 2 of the paper).
 
-    ``sum_k weights[k] * (maps[k] - mean_k) / sqrt(variance_k + eps) + sum_l identity_weights[l] * identities[l] + shift``
+    ``sum_k weights[k] * (maps[k] - mean_k) / sqrt(variance_k + eps) + sum_l identity_weights[l] * identities[l]
+    + shift``
 
     Args:
         maps: K tensors ``(B, C, H, W)``, float32, bfloat16, float16 or float64, any strides.

@@ -13,8 +13,8 @@ _HAS_BFLOAT16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: Fa
 
 MOST_CHANNELS = {
     torch.float32: 128,
-    # Where the CPU multiplies bfloat16 itself, the library does so at twice the speed of float32; elsewhere it crawls, as
-    # it does in float16.
+    # Where the CPU multiplies bfloat16 itself, the library does so at twice the speed of float32; elsewhere it crawls,
+    # as it does in float16.
     torch.bfloat16: 16 if _HAS_BFLOAT16_UNITS else 128,
     torch.float16: 128,
 }
@@ -33,8 +33,8 @@ def pointwise(
     """1x1 convolutions of many maps at once: ``weight[f] @ maps[f] + bias[f] + add[f]`` at every pixel. Several maps in
     a row may be read as one, as though they were concatenated: the nodes of a cell.
 
-    The native backend serves maps of up to ``MOST_CHANNELS`` channels in all dtypes but float64; everything else is left
-    to the matrix products of the library.
+    The native backend serves maps of up to ``MOST_CHANNELS`` channels in all dtypes but float64; everything else is
+    left to the matrix products of the library.
 
     Args:
         maps: F * K tensors ``(B, C_in / K, H, W)`` of one shape and dtype, float32, bfloat16, float16 or float64, any

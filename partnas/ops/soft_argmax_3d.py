@@ -26,8 +26,9 @@ def soft_argmax_3d(heatmaps: torch.Tensor, parts: int, order: Sequence[int] | No
         whose logits are all -inf, or have NaN or +inf among them, is NaN, as softmax is.
 
     Raises:
-        PartnasError: ``parts`` is below 1, the channels are no multiple of it, the volume is empty, the dtype is none of
-            the above, ``order`` has an index outside the volume or one that repeats, or the chosen backend is not there.
+        PartnasError: ``parts`` is below 1, the channels are no multiple of it, the volume is empty, the dtype is none
+            of the above, ``order`` has an index outside the volume or one that repeats, or the chosen backend is not
+            there.
     """
     volume = _as_volume(heatmaps, parts)
     order = _checked_order(order, parts)

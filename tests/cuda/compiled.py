@@ -9,6 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from filelock import FileLock
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 KERNELS = sorted([*REPOSITORY.glob("csrc/cuda/*.cu"), *REPOSITORY.glob("csrc/common/*.cu")])
 HEADERS = sorted(
@@ -56,16 +58,17 @@ def compiled(kernel: Path, nvcc: str, threads: int = 1) -> tuple[Path, str]:
     """
     target = cache() / f"{kernel.stem}-{fingerprint(kernel, nvcc)}.o"
     told = target.with_suffix(".txt")
-    if not (target.is_file() and told.is_file()):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = target.with_suffix(f".{os.getpid()}.o")
-        source = kernel.relative_to(REPOSITORY).as_posix()
-        command = [nvcc, "--threads", str(threads), *FLAGS, "-c", source, "-o", str(fresh)]
-        finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-        assert finished.returncode == 0, finished.stderr
-        told.write_text(finished.stderr)
-        fresh.replace(target)
-        _tidy(target.parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):
+        if not (target.is_file() and told.is_file()):
+            fresh = target.with_suffix(".fresh.o")
+            source = kernel.relative_to(REPOSITORY).as_posix()
+            command = [nvcc, "--threads", str(threads), *FLAGS, "-c", source, "-o", str(fresh)]
+            finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+            assert finished.returncode == 0, finished.stderr
+            told.write_text(finished.stderr)
+            fresh.replace(target)
+            _tidy(target.parent)
     return target, told.read_text()
 
 

@@ -18,7 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "tests/cuda"), str(REPOSITORY)]
+sys.path[:0] = [str(REPOSITORY / folder) for folder in ("tests", "tests/cuda", "tests/kernels", ".")]
+import ahead  # noqa: E402
 from compiled import ARCHITECTURES, compiled, find_nvcc  # noqa: E402
 from emulator import build  # noqa: E402
 
@@ -51,8 +52,8 @@ MULTIPROCESSORS = {
 
 
 def resident_warps(architecture: int, registers: int, shared: int, threads: int) -> int:
-    """Warps of a kernel that are on a multiprocessor at once, by registers a thread and shared bytes a block; 0 where it
-    cannot be launched."""
+    """Warps of a kernel that are on a multiprocessor at once, by registers a thread and shared bytes a block; 0 where
+    it cannot be launched."""
     limits = MULTIPROCESSORS[architecture]
     warps = -(-threads // 32)
     if shared > limits.block_shared or registers > 255 or threads > 1024:
@@ -118,16 +119,11 @@ def _demangled(names: list[str]) -> dict[str, str]:
     return short
 
 
-def triton_rows(operator: str) -> list[dict]:
-    """One row for each kernel listed in AHEAD, dtype and architecture."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
-    command = [sys.executable, str(REPOSITORY / "tests/kernels/ahead.py"), operator]
-    told = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
-    kernels = [json.loads(line) for line in told.splitlines()]
+def triton_rows(kernels: list[dict]) -> list[dict]:
+    """One row for each kernel, dtype and architecture that ``kernels/ahead.py`` has compiled."""
     failed = [kernel for kernel in kernels if kernel["error"]]
     if failed:
-        raise ValueError(f"kernels/{operator}.py: {failed[0]}")
+        raise ValueError(f"kernels/{failed[0]['operator']}.py: {failed[0]}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         used = pool.map(_used, (kernel["cubin"] for kernel in kernels))
     rows = []
@@ -137,7 +133,7 @@ def triton_rows(operator: str) -> list[dict]:
         rows.append(
             {
                 "floor": "triton",
-                "operator": operator,
+                "operator": kernel["operator"],
                 "kernel": f"{kernel['kernel']}<{kernel['dtype']}>({constants})",
                 "launch": kernel["kernel"],
                 "architecture": architecture,
@@ -250,7 +246,7 @@ def stored(rows: list[dict]) -> str:
 
 def all_rows(nvcc: str) -> list[dict]:
     rows = [row for operator in operators("cuda") for row in cuda_rows(operator, nvcc)]
-    rows += [row for operator in operators("triton") for row in triton_rows(operator)]
+    rows += triton_rows(ahead.run(operators("triton")))
     return sorted(rows, key=lambda row: [str(row[name]) for name in ("floor", "operator", "launch", "kernel")])
 
 

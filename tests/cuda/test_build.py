@@ -1,4 +1,4 @@
-"""Every kernel file compiles for every architecture without a warning, spills nothing and keeps nothing in local memory."""
+"""Every kernel file compiles for every architecture without a warning, spills nothing and has no local memory."""
 
 import re
 

@@ -31,7 +31,7 @@ def kernels():
 
 
 class Laid:
-    """A volume [B, P, D, H, W] in memory: its dimensions in an order, cut out of NaN or not, some read again and again."""
+    """A volume [B, P, D, H, W] in memory: its dimensions in an order, cut out of NaN or not, some read repeatedly."""
 
     def __init__(self, volume, storage, layout=PLANES, margin=0, repeat=()):
         axes = ["BPDHW".index(name) for name in layout]
@@ -125,8 +125,9 @@ EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 
 
 def check(kernels, laid, order=None, precision=8.0):
-    """A coordinate may be wrong by ``precision`` roundings of the volume's extent; a gradient p * sum_k g_k (c_k - mean_k)
-    by as much in each c_k - mean_k, by the rounding of the exponent of p or its underflow, and by the rounding of its storage."""
+    """A coordinate may be wrong by ``precision`` roundings of the volume's extent; a gradient p * sum_k g_k (c_k -
+    mean_k) by as much in each c_k - mean_k, by the rounding of the exponent of p or its underflow, and by the rounding
+    of its storage."""
     chosen = list(range(laid.shape[1])) if order is None else list(order)
     xyz, statistics = forward(kernels, laid, order)
     assert np.array_equal(xyz, statistics[..., 2:])

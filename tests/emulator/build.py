@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -81,7 +82,7 @@ def _included(path: Path, seen: set[Path]) -> set[Path]:
 
 
 def _compile(name: str, sources: list[Path], flags: list[str], header: Path | None = None) -> Path:
-    """A shared library of ``sources``, compiled if what it is made of has changed; with the description of ``header``."""
+    """A shared library of ``sources``, compiled if what it is made of has changed; it describes ``header``."""
     text = _description(header) if header else ""
     included: set[Path] = set()
     for source in [*sources, header] if header else sources:
@@ -90,8 +91,13 @@ def _compile(name: str, sources: list[Path], flags: list[str], header: Path | No
     for path in sorted(included):
         digest.update(path.read_bytes())
     library = cache() / f"{name}-{digest.hexdigest()[:20]}.so"
-    if library.is_file():
-        return library
+    with FileLock(library.with_suffix(".lock")):
+        if not library.is_file():
+            _build(library, sources, flags, text)
+    return library
+
+
+def _build(library: Path, sources: list[Path], flags: list[str], text: str) -> None:
     with tempfile.TemporaryDirectory(dir=cache()) as folder:
         if text:
             extra = Path(folder) / "text.cpp"
@@ -106,7 +112,6 @@ def _compile(name: str, sources: list[Path], flags: list[str], header: Path | No
         output = Path(folder) / library.name
         _run([*CXX, "-shared", "-o", str(output), *objects, *libraries])
         output.replace(library)
-    return library
 
 
 def _run(command: list[str]) -> None:
@@ -299,7 +304,7 @@ class Library:
 
 
 def _variables(path: Path):
-    """Name, offset, bytes of each variable of a library, and whether it is shared memory: local to a function, zeroed."""
+    """Name, offset, bytes of each variable of a library, and whether it is shared: local to a function, zeroed."""
     listing = subprocess.run(["nm", "-S", "-C", str(path)], capture_output=True, text=True, check=True).stdout
     found = re.findall(r"^([0-9a-f]+) ([0-9a-f]+) ([bBdDVvu]) (.+)$", listing, re.MULTILINE)
     guarded = {name.removeprefix("guard variable for ") for *_, name in found if name.startswith("guard variable")}

@@ -85,7 +85,7 @@ def leaves_of(tensors, dtype=None, device=None):
 
 
 def results(function, leaves, upstream):
-    """What ``function(*leaves)`` gives, and the gradients of all leaves, ``upstream`` being those of its first results."""
+    """What ``function(*leaves)`` gives, and the gradients of all leaves; ``upstream``: those of its first results."""
     outputs = function(*leaves)
     outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
     given = [g.to(out.device, out.dtype) if g.device != out.device or g.dtype != out.dtype else g

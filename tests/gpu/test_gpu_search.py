@@ -2,19 +2,20 @@
 
 import contextlib
 import io
+from functools import partial
 
 import pytest
 import torch
 from backends import only, served
 from gpu_cases import BACKENDS, DEVICE, ON_CPU, only_on_a_gpu
 
-from partnas.architect import Architect, frozen
+from partnas.architect import Architect
 from partnas.distributed import World
 from partnas.genotype import Genotype
 from partnas.graph import GraphedStep, adam, restore_state, set_learning_rate, state_of
-from partnas.loss import pose_loss
 from partnas.nn import PartNet, Supernet
 from partnas.presets import space_of
+from partnas.search import first_order_step, loss_of, weight_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deterministic.*")
 IS_CUDA = DEVICE.type == "cuda"
@@ -26,7 +27,7 @@ if ON_CPU:
 @pytest.fixture(params=BACKENDS)
 def network_backend(request):
     """One backend for all operators that it has, the reference for the others."""
-    # Triton's interpreter is never an automatic choice.
+    # Triton's interpreter is too slow for a network.
     if not served(request.param, DEVICE) or (request.param == "triton" and not IS_CUDA):
         pytest.skip(f"{request.param} is not there")
     with only(request.param, DEVICE):
@@ -117,27 +118,12 @@ class Steps:
         self.weight_optimizer = adam(self.weights, DEVICE, 1e-3, fused=True)
         self.alpha_optimizer = adam(self.alphas, DEVICE, 8e-3, betas=(0.5, 0.999), weight_decay=3e-4)
         world = World(0, 1, DEVICE)
-        self.architect = Architect(self.weights, self.alphas, self.loss_of, self.weight_optimizer, world)
-        self.weight_step, self.alpha_step = self._weight_step, self._alpha_step
+        architect = Architect(self.weights, self.alphas, partial(loss_of, self.network), self.weight_optimizer, world)
+        self.weight_step = partial(weight_step, architect)
+        self.alpha_step = partial(first_order_step, architect, self.alpha_optimizer)
         if is_graphed and IS_CUDA:
-            self.weight_step = GraphedStep(self._weight_step, "weight step")
-            self.alpha_step = GraphedStep(self._alpha_step, "alpha step", beside=self.weight_step)
-
-    def loss_of(self, batch):
-        return pose_loss(self.network(batch["image"]), batch["coordinates"], batch["visible"], batch["has_depth"])
-
-    def _alpha_step(self, batch):
-        loss = self.architect.first_order(batch)
-        self.alpha_optimizer.step()
-        return loss
-
-    def _weight_step(self, batch):
-        self.weight_optimizer.zero_grad(set_to_none=True)
-        with frozen(self.alphas):
-            loss = self.loss_of(batch)
-            loss.backward()
-        self.weight_optimizer.step()
-        return loss
+            self.weight_step = GraphedStep(self.weight_step, "weight step")
+            self.alpha_step = GraphedStep(self.alpha_step, "alpha step", beside=self.weight_step)
 
     def run(self, steps):
         """The losses of steps, alphas first from step 2 on, the rate a tenth from step 5 on."""

@@ -1,14 +1,15 @@
-"""Compiles an operator's Triton kernels for GPUs that are not there: ``python ahead.py upsample``.
+"""Compiles operators' Triton kernels for GPUs that are not there: ``python ahead.py upsample norm_sum``.
 
-Prints one JSON object a line for each kernel, dtype and architecture, and for each kernel with all of its integers 1, which
-Triton makes constants of: what was compiled, ``error`` (one line,
-empty where it compiled), and where it did ``cubin``, the file with the machine code, in Triton's cache. That cache, which
-goes by content, is why a second run compiles nothing. Not to be run under the interpreter.
+Prints one JSON object a line for each kernel, dtype and architecture, and for each kernel with all of its integers 1,
+which Triton makes constants of: what was compiled, ``error`` (one line, empty where it compiled), and where it did
+``cubin``, the file with the machine code, in Triton's cache. That cache, which goes by content, is why a second run
+compiles nothing. Not to be run under the interpreter; :func:`run` sees to that.
 """
 
 import importlib
 import json
 import os
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -18,9 +19,18 @@ DTYPES = ("fp32", "bf16", "fp16")
 INTEGERS = ("i32", "i64")
 
 
+def run(operators):
+    """What was found, a dictionary each, by a process of its own: this one may be under the interpreter."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
+    command = [sys.executable, __file__, *operators]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True).stdout
+    return [json.loads(line) for line in told.splitlines()]
+
+
 def jobs(operator):
-    """(index in AHEAD, dtype, architecture, whether integers are 1) of all that is compiled; an architecture takes its entry
-    of the table."""
+    """(index in AHEAD, dtype, architecture, whether integers are 1) of all that is compiled; an architecture takes its
+    entry of the table."""
     for index, ahead in enumerate(_listed(operator)):
         for dtype in DTYPES if "*T" in str(ahead.signature) else DTYPES[:1]:
             for architecture in ARCHITECTURES:
@@ -51,6 +61,7 @@ def compiled(job):
         if value.startswith("*") or value.endswith(":16")
     }
     facts = {
+        "operator": operator,
         "kernel": ahead.kernel.__name__,
         "dtype": dtype,
         "architecture": architecture,
@@ -88,6 +99,8 @@ def _leaves(value, path):
 
 
 if __name__ == "__main__":
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for facts in pool.map(compiled, list(jobs(sys.argv[1])), chunksize=4):
+    listed = [job for operator in sys.argv[1:] for job in jobs(operator)]
+    # Forked, because importing PyTorch and Triton takes as long as compiling several kernels.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
+        for facts in pool.map(compiled, listed, chunksize=4):
             print(json.dumps(facts))

@@ -2,10 +2,6 @@
 
 import ast
 import importlib
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,20 +11,9 @@ from partnas.ops.backend import AVAILABLE
 OPERATORS = [operator for operator, floors in AVAILABLE.items() if "triton" in floors]
 
 
-def run(operator):
-    """What ``ahead.py`` found, in processes of its own: this one may be under the interpreter."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
-    script = Path(__file__).with_name("ahead.py")
-    process = subprocess.run(
-        [sys.executable, script, operator], capture_output=True, text=True, env=environment, check=True
-    )
-    return [json.loads(line) for line in process.stdout.splitlines()]
-
-
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_every_kernel_compiles_for_every_architecture(operator):
-    found = run(operator)
+def test_every_kernel_compiles_for_every_architecture(compiled_ahead, operator):
+    found = compiled_ahead(operator)
     assert {facts["architecture"] for facts in found} == {75, 80, 90, 100}
     # channel_shuffle moves integers of the size of its elements.
     listed = importlib.import_module(f"partnas.kernels.{operator}").AHEAD

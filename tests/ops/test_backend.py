@@ -108,6 +108,31 @@ def test_what_was_asked_for_on_a_gpu_and_is_missing_is_an_error(machine, there, 
         resolve("soft_argmax_3d", OnGpu)
 
 
+@pytest.mark.parametrize(
+    ("there", "asked", "chosen"),
+    [
+        ({}, "triton,reference", "triton"),
+        ({"available": ("cpu",)}, "triton,reference", "reference"),
+        ({"triton": False}, "triton, native", "native"),
+        ({"fits": False}, "native,reference", "reference"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_of_several_backends_the_first_that_is_there_serves(machine, monkeypatch, there, asked, chosen):
+    machine(**there)
+    with use_backend(asked):
+        assert resolve("soft_argmax_3d", OnGpu) == chosen
+    monkeypatch.setenv("PARTNAS_BACKEND", asked)
+    assert resolve("soft_argmax_3d", OnGpu) == chosen
+
+
+def test_of_several_backends_none_may_be_there(machine):
+    machine(cuda=False, triton=False)
+    told = "'native' or 'triton' are not there for cuda tensors: CUDA operators were not built; triton is not installed"
+    with use_backend("native,triton"), pytest.raises(PartnasError, match=re.escape(told)):
+        resolve("soft_argmax_3d", OnGpu)
+
+
 def test_triton_runs_on_a_cpu_in_its_interpreter_and_only_where_it_is_asked_for(machine, monkeypatch):
     machine()
     monkeypatch.setenv("TRITON_INTERPRET", "1")
@@ -181,6 +206,8 @@ def test_blocks_nest_and_survive_exceptions(monkeypatch):
 
 def test_unknown_names(monkeypatch):
     with pytest.raises(PartnasError, match="use_backend: no backend is called 'fast'"), use_backend("fast"):
+        pass
+    with pytest.raises(PartnasError, match="no backend is called 'auto'"), use_backend("native,auto"):
         pass
     monkeypatch.setenv("PARTNAS_BACKEND", "fast")
     with pytest.raises(PartnasError, match="PARTNAS_BACKEND: no backend is called 'fast'"):

@@ -42,8 +42,8 @@ def naive_stats(maps):
 
 
 def usual_stats(maps, backend):
-    """The statistics whose error is the measure: the reference is held to PyTorch's batch norm, which adds up float32 in
-    a row, native code to two passes over each map."""
+    """The statistics whose error is the measure: the reference is held to PyTorch's batch norm, which adds up float32
+    in a row, native code to two passes over each map."""
     if backend == "native":
         return naive_stats(maps)
     return torch.stack([torch.stack(torch.batch_norm_update_stats(z, None, None, 0.0)) for z in maps])

@@ -237,6 +237,19 @@ def test_run_to_run_identical(backend, stride):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_more_threads_give_the_same(name, stride, one_thread):
+    x = random_map((2, 16, 65, 97))
+    gradients = gradients_of(x, stride)
+    with implementation(name):
+        alone, gradient_alone = run(lambda t: pool_pair(t, stride), x, gradients)
+        torch.set_num_threads(3)
+        several, gradient_of_several = run(lambda t: pool_pair(t, stride), x, gradients)
+    assert all(torch.equal(a, b) for a, b in zip(alone, several, strict=True))
+    assert torch.equal(gradient_alone, gradient_of_several)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
 def test_every_output_is_written(backend, stride):
     for shape in [(3, 17, 7, 9), (1, 130, 3, 5), (2, 16, 3, 3), (2, 16, 65, 97)]:
         x = random_map(shape)

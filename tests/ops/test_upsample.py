@@ -28,8 +28,8 @@ def backend(request):
 
 
 def interpolation(size, factor):
-    """The matrix that maps a line of ``size`` pixels to ``factor * size``: linear between pixel centres, constant beyond
-    the first and the last."""
+    """The matrix that maps a line of ``size`` pixels to ``factor * size``: linear between pixel centres, constant
+    beyond the first and the last."""
     matrix = torch.zeros(factor * size, size, dtype=torch.float64)
     for position in range(factor * size):
         place = min(max((position + 0.5) / factor - 0.5, 0), size - 1)
@@ -141,6 +141,17 @@ def test_run_to_run_identical(backend, factor):
     for _ in range(3):
         again = run(lambda t: upsample(t, factor), x, gradient_of(x, factor))
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_more_threads_give_the_same(name, factor, one_thread):
+    x = random_map((2, 16, 33, 47))
+    with implementation(name):
+        alone = run(lambda t: upsample(t, factor), x, gradient_of(x, factor))
+        torch.set_num_threads(3)
+        several = run(lambda t: upsample(t, factor), x, gradient_of(x, factor))
+    assert all(torch.equal(a, b) for a, b in zip(alone, several, strict=True))
 
 
 @pytest.mark.parametrize("factor", [2, 4])

@@ -88,7 +88,7 @@ def both(function, heatmaps, seed=1):
 
 
 def without_softmax(volume):
-    """The volume ``(B, 8, D, H, W)``, of torch or NumPy, made to have no softmax in all parts but the first and the last."""
+    """The volume ``(B, 8, D, H, W)``, of torch or NumPy, without a softmax in all parts but the first and the last."""
     volume[:, 1] = -INF
     volume[:, 2, 0, 0, 0] = NAN
     volume[:, 3, -1, -1, -1] = NAN
@@ -119,8 +119,8 @@ def check(heatmaps, parts, precision, order=None, device="cpu"):
     """Holds ``soft_argmax_3d`` and its gradient, computed on ``device``, to the float64 oracle.
 
     A coordinate may be wrong by ``precision`` roundings of the volume's extent. A gradient p * sum_k g_k (c_k - mean_k)
-    has that error in each c_k - mean_k, an error of p by the rounding of its exponent or by its underflow, and the rounding of its
-    dtype.
+    has that error in each c_k - mean_k, an error of p by the rounding of its exponent or by its underflow, and the
+    rounding of its dtype.
     """
     chosen = list(range(parts)) if order is None else order
     there = moved(heatmaps, device)
