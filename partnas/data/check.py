@@ -131,6 +131,6 @@ def _root_problems(path: Path) -> list[str]:
 
 
 def _summary(part: Part, frames: Frames, images: int) -> str:
-    line = f"{part.title}: {len(frames):,} people in {images:,} images"
-    reasons = [f"{number:,} {reason}" for reason, number in frames.left_out.items()]
+    line = f"{part.title}: people {len(frames):,}, images {images:,}"
+    reasons = [f"{reason} {number:,}" for reason, number in frames.left_out.items()]
     return line + (f"; left out by rule: {', '.join(reasons)}" if reasons else "")

@@ -93,7 +93,7 @@ def numbers(path: Path, value: Any, shape: tuple[int, ...], where: str) -> np.nd
     kind = Numbers(shape)
     array = kind.column([value])
     if array is None:
-        raise PartnasError(f"{path}: {where} {kind.fault(value)}; mend or remove the annotation")
+        raise PartnasError(f"{path}: {where} {kind.fault(value)}; mend or remove it")
     return array[0]
 
 
@@ -306,7 +306,12 @@ class Table:
         place = np.minimum(np.searchsorted(ids[order], wanted), max(len(ids) - 1, 0))
         found = ids[order][place] == wanted if len(ids) else np.zeros(len(wanted), bool)
         self.columns[column] = order[place] if len(ids) else np.zeros(len(wanted), np.int64)
-        self.require(found, lambda index: f"{field} {wanted[index]} names no usable {other.kind}; mend the annotation")
+        self.require(
+            found,
+            lambda index: (
+                f"{field} {wanted[index]} names no usable {other.kind}; mend the {self.kind} or the {other.kind}"
+            ),
+        )
 
     def _read_batch(
         self,
@@ -336,7 +341,7 @@ class Table:
             for index, fault in bad.items():
                 row, place = rows_wanted[index], int(places[index])
                 named = f"{self.kind} {row[self.key]}" if self.key in row else f"{self.kind} at place {start + place}"
-                faults.setdefault(place, f"{named}: {fault}; mend or remove the {self.kind}")
+                faults.setdefault(place, f"{named}: {fault}; mend or remove it")
         for place in sorted(faults):
             self._broken(start + place, f"{self.path}: {faults[place]}")
         good = ~np.isin(places, list(faults))

@@ -27,7 +27,7 @@ def read_entries(path: Path, rows: list[Any], image_id: Column, skip_broken: boo
         "root_cam": Numbers((3,), default=np.nan),
         "score": Numbers(default=1.0),
     }
-    entries = Table.read(path, rows, "image_id", columns, skip_broken, key="image_id")
+    entries = Table.read(path, rows, "entry for image", columns, skip_broken, key="image_id")
     boxes, roots = entries["bbox"], entries["root_cam"]
     entries.require(
         (boxes[:, 2:] > 0).all(1),

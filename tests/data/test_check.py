@@ -34,7 +34,7 @@ def test_each_set_is_recognised_alone_and_in_the_folder_above(release):
     report = check(release, progress=False)
     assert report.problems == []
     assert [line.split(":")[0] for line in report.parts] == titles
-    assert "COCO train2017: 3 people in 3 images; left out by rule: 1 crowd, 1 no keypoints" in report.parts
+    assert "COCO train2017: people 3, images 3; left out by rule: crowd 1, no keypoints 1" in report.parts
     for name in WRITERS:
         assert check(release / name, progress=False).problems == []
 
@@ -106,7 +106,7 @@ def test_box_and_root_files_are_read_too(release):
     write_roots(release / "MuPoTS/bbox_root/bbox_root_mupots_output.json", [0, 1], spoil)
     problems = check(release, progress=False).problems
     assert len(problems) == 1
-    assert "bbox_root_mupots_output.json: image_id 1: root_cam" in problems[0]
+    assert "bbox_root_mupots_output.json: entry for image 1: root_cam" in problems[0]
 
 
 def test_a_folder_that_holds_no_set(tmp_path):
@@ -120,7 +120,7 @@ def test_the_command_lists_every_problem_and_exits_1(release, cli):
     (release / "MuPoTS" / IMAGES["MuPoTS"]).write_bytes(b"")
     lines = cli("data", "check", release, code=1).stdout.splitlines()
     assert len(lines) == 7
-    assert lines[0] == "Human3.6M subject 1: 3 people in 3 images"
+    assert lines[0] == "Human3.6M subject 1: people 3, images 3"
     assert [line.split(": ")[0] for line in lines[5:]] == [
         str(release / "MPII" / IMAGES["MPII"]),
         str(release / "MuPoTS" / IMAGES["MuPoTS"]),

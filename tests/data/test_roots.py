@@ -65,12 +65,15 @@ def test_a_file_without_roots_or_scores(tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda e: e[0].pop("bbox"), "image_id 0: field 'bbox' is missing"),
-        (lambda e: e[0].update(bbox=[1, 2, 0, 4]), "image_id 0: bbox .* has no area"),
-        (lambda e: e[0].update(root_cam=[0, 0, -5]), "image_id 0: root_cam .* behind the camera"),
-        (lambda e: e[0].update(root_cam=[0, 0, float("nan")]), "image_id 0: root_cam holds a value that is not finite"),
-        (lambda e: e[0].update(root_cam=None), "image_id 0: root_cam None is not 3 numbers"),
-        (lambda e: e[0].update(score="high"), "image_id 0: score high is not a number"),
+        (lambda e: e[0].pop("bbox"), "entry for image 0: field 'bbox' is missing"),
+        (lambda e: e[0].update(bbox=[1, 2, 0, 4]), "entry for image 0: bbox .* has no area"),
+        (lambda e: e[0].update(root_cam=[0, 0, -5]), "entry for image 0: root_cam .* behind the camera"),
+        (
+            lambda e: e[0].update(root_cam=[0, 0, float("nan")]),
+            "entry for image 0: root_cam holds a value that is not finite",
+        ),
+        (lambda e: e[0].update(root_cam=None), "entry for image 0: root_cam None is not 3 numbers"),
+        (lambda e: e[0].update(score="high"), "entry for image 0: score high is not a number"),
         (lambda e: e[0].update(image_id=77), "image_id 77 names no usable image"),
         (lambda e: e[0].update(image_id="a.jpg"), "image_id 'a.jpg' is not a whole number"),
         (lambda e: e.insert(0, 3), "at place 0 is a int, not an object"),
