@@ -14,7 +14,7 @@ from partnas.networks import (
     load_root_network,
     load_supernet,
 )
-from partnas.nn import DeconvNet, PartNet, PoseResNet50, RootNet, Supernet
+from partnas.nn import BackboneSupernet, DeconvNet, PartNet, PoseResNet50, RootNet, Supernet
 from partnas.space import SearchSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,6 +30,7 @@ def networks():
     torch.manual_seed(0)
     return {
         "supernet": Supernet(SPACE),
+        "backbone supernet": BackboneSupernet(SPACE),
         "partnet": PartNet(GENOTYPE, SPACE),
         "shuffled partnet": PartNet(GENOTYPE, SPACE, order=[4, 2, 0, 1, 3], intermediate_supervision=True),
         "deconv": DeconvNet(GENOTYPE, SPACE),
@@ -43,7 +44,9 @@ def pictures_for(net):
     return torch.randn(2, 3, size, size)
 
 
-@pytest.mark.parametrize("name", ["supernet", "partnet", "shuffled partnet", "deconv", "resnet50", "rootnet"])
+@pytest.mark.parametrize(
+    "name", ["supernet", "backbone supernet", "partnet", "shuffled partnet", "deconv", "resnet50", "rootnet"]
+)
 def test_a_network_is_built_again_from_its_spec(name):
     net = networks()[name].eval()
     spec = net.spec()
@@ -79,7 +82,7 @@ def changed(**fields):
         (changed(space="left out"), "network: field 'space' is missing; give kind and space"),
         (
             changed(kind="vgg"),
-            "network: kind 'vgg' is not known; use one of supernet, partnet, resnet50, deconv, rootnet",
+            "network: kind 'vgg' is not known; use one of supernet, backbone_supernet, partnet, resnet50, deconv, rootnet",
         ),
         (changed(space=None), "network: None is not a mapping"),
         (changed(space={"cells": 3}), "cells: 3 are fewer than"),

@@ -103,7 +103,7 @@ class BackboneSupernet(Supernet):
         super().__init__(space, recompute, activation_dtype)
         backbone = backbone_layouts(space)
         self.kinds, self.cells = self.kinds[: len(backbone)], self.cells[: len(backbone)]
-        self.head = DeconvolutionHead(backbone[-1].output_channels, space)
+        self.head = DeconvolutionHead(backbone[-1].output_channels, space.fusions, space.parts * space.depth)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, 3, S, S)`` normalised images to ``(B, parts, 3)`` voxels (x, y, z)."""
