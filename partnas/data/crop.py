@@ -12,7 +12,7 @@ Depth: z = ((Z − Z_root) / 1000 + 1) / 2 · D, a box of 2 m about the root.
 import cv2
 import numpy as np
 
-from partnas.data.images import SMALL
+from partnas.data.images import SMALL, averaged
 
 DEPTH_HALF_RANGE = 1000.0
 """Millimetres in front of and behind the root that the volume covers."""
@@ -86,8 +86,7 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     """
     shrink = int(shrink_of(transform))
     if shrink >= 2:
-        height, width = image.shape[0] // shrink * shrink, image.shape[1] // shrink * shrink
-        image = cv2.resize(image[:height, :width], (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
+        image = averaged(image, shrink)
         transform = of_reduced(transform, shrink)
     # OpenCV puts pixel centres at integers: shift by half a pixel on both sides.
     centred = transform.copy()
@@ -102,7 +101,8 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
 
 def shrink_of(transform: np.ndarray) -> float:
     """How many pixels of the image a pixel of the crop spans, across as down."""
-    return float(1 / np.sqrt(abs(np.linalg.det(transform[:, :2]))))
+    (a, b, _), (c, d, _) = transform.tolist()
+    return abs(a * d - b * c) ** -0.5
 
 
 def of_reduced(transform: np.ndarray, reduction: int) -> np.ndarray:
@@ -114,8 +114,8 @@ def _sampled(image: np.ndarray, transform: np.ndarray, size: int) -> tuple[np.nd
     """The part of a large image that a crop samples, and its offset (x, y) in the image; a small one as it is."""
     if image.shape[0] * image.shape[1] <= SMALL:
         return image, np.zeros(2)
-    corners = np.array([[-1, -1], [-1, size], [size, -1], [size, size]]) - transform[:, 2]
-    corners = corners @ np.linalg.inv(transform[:, :2]).T
+    corners = np.array([[-1, -1], [-1, size], [size, -1], [size, size]])
+    corners = apply_transform(cv2.invertAffineTransform(transform), corners)
     limit = [image.shape[1], image.shape[0]]
     low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, limit)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, 0, limit)
