@@ -1,29 +1,29 @@
-"""Loading: images a second of one core by stage, against plain OpenCV and torch; memory of 4 workers; a file of a million people.
+"""Loading: images a second of one core by stage, against plain OpenCV and torch; memory of 4 workers over a million people.
 
 ``python bench/bench_loader.py [--rounds 9] [--only human36m] [--people 1000000] [--csv FILE]``
 
 Pictures are JPEG files of the embedded sample, enlarged and with grain, so that they take about as many bytes as
 photographs; they come from the page cache. The plain loader reads with ``cv2.imread``, crops, turns, and mirrors in a warp
 each, and normalises in torch. Both read the same people at the same input size and end with a batch in channels-last
-memory. The memory of workers is their PSS: a page that n processes share counts as 1/n in each.
+memory. The memory of processes is their PSS: a page that n of them share counts as 1/n in each.
+bench_annotations.py times the reading of annotation files.
 """
 
 import argparse
 import csv
 import os
 import tempfile
-import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import msgspec
 import numpy as np
 import torch
 from timing import interleaved, machine
 from torch.utils.data import DataLoader, default_collate
 
-from partnas.data import Augmentation, Frames, PoseDataset, collate, embedded_root, normalise, read_coco, read_human36m
+from partnas.data import Augmentation, Frames, PoseDataset, collate, embedded_root, normalise, read_human36m
 from partnas.data.crop import crop_transform, of_reduced, shrink_of, warp
 from partnas.data.images import MEAN, STD, read_image, reduction_for
 
@@ -142,63 +142,32 @@ def throughput(name: str, kind: Kind, options: argparse.Namespace, rows: list[di
     )
 
 
-def write_people(root: Path, people: int) -> None:
-    """A COCO annotation file of so many people in a quarter as many images."""
-    random = np.random.default_rng(0)
-    names = [f"{index}.jpg" for index in range(BATCH)]
-    pictures_at = root / "images" / "train2017"
-    pictures_at.mkdir(parents=True)
-    pictures(pictures_at, KINDS["coco"], BATCH)
-    count = people // 4
-    images = [{"id": i, "file_name": names[i % BATCH], "width": 640, "height": 480} for i in range(count)]
-    keypoints = random.integers(1, 470, (997, 17, 3))
-    keypoints[..., 2] = random.integers(0, 3, (997, 17))
-    rows = [row.ravel().tolist() for row in keypoints]
-    annotations = [
-        {"id": i, "image_id": i % count, "iscrowd": 0, "num_keypoints": 12, "bbox": [40.5, 30.25, 200.0, 380.5],
-         "keypoints": rows[i % 997]}
-        for i in range(people)
-    ]  # fmt: skip
-    path = root / "annotations" / "person_keypoints_train2017.json"
-    path.parent.mkdir()
-    path.write_bytes(msgspec.json.encode({"images": images, "annotations": annotations}))
-
-
 def pss(process: int) -> float:
     """Megabytes of a process, shared pages by share."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1e3
 
 
-def memory(options: argparse.Namespace) -> None:
+def memory(people: int) -> None:
+    """What 4 forked workers add to a process that holds so many people."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_people(root, options.people)
-        size = (root / "annotations" / "person_keypoints_train2017.json").stat().st_size
-        before = pss(os.getpid())
-        begin = time.perf_counter()
-        source = read_coco(root)
-        seconds = time.perf_counter() - begin
+        few = pictures(Path(folder), KINDS["coco"], BATCH)
+        source = few.subset(np.arange(people) % BATCH)
         arrays = sum(value.nbytes for value in vars(source).values() if isinstance(value, np.ndarray))
-        print(
-            f"\nannotation file of {len(source):,} people, {size / 1e6:.0f} MB: read in {seconds:.1f} s; "
-            f"its arrays take {arrays / 1e6:.0f} MB, the process grew from {before:.0f} to {pss(os.getpid()):.0f} MB"
-        )
         dataset = PoseDataset(source, SIZE, HEATMAP, DEPTH, augmentation=Augmentation())
         alone = pss(os.getpid())
-        order = np.random.default_rng(0).permutation(len(dataset))[: 40 * BATCH].tolist()
-        loader = DataLoader(dataset, BATCH, sampler=order, num_workers=4, collate_fn=collate)
-        batches = iter(loader)
+        order = np.random.default_rng(0).permutation(people)[: 40 * BATCH].tolist()
+        with warnings.catch_warnings(action="ignore"):  # more workers than cores
+            batches = iter(DataLoader(dataset, BATCH, sampler=order, num_workers=4, collate_fn=collate))
         for _ in range(32):
             next(batches)
         workers = [pss(worker.pid) for worker in batches._workers]
-        main = pss(os.getpid())
+        together = pss(os.getpid()) + sum(workers)
         print(
-            f"4 workers after {32 * BATCH} of its people: {sum(workers):.0f} MB PSS in all "
-            f"({', '.join(f'{value:.0f}' for value in workers)}), with the process that started them "
-            f"{main + sum(workers):.0f} MB, which alone had {alone:.0f} MB"
+            f"\n{people:,} people in arrays of {arrays / 1e6:.0f} MB: the process has {alone:.0f} MB PSS; with 4 workers, "
+            f"after {32 * BATCH} people, all have {together:.0f} MB ({(together - alone) / 4:.0f} MB a worker; copies of "
+            f"the arrays would be {4 * arrays / 1e6:.0f} MB)"
         )
-        del batches
 
 
 def main() -> None:
@@ -217,7 +186,7 @@ def main() -> None:
         if options.only in name:
             throughput(name, kind, options, rows)
     if options.only in "memory":
-        memory(options)
+        memory(options.people)
     if options.csv and rows:
         is_new = not options.csv.exists()
         with options.csv.open("a", newline="") as file:

@@ -40,7 +40,7 @@ class Occluders:
     """
 
     def __init__(self, pictures: Sequence[np.ndarray]):
-        self._objects = [_halved(_premultiplied(picture)) for picture in pictures]
+        self._objects = [_halved(ready(picture)) for picture in pictures]
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -57,12 +57,18 @@ class Occluders:
         return crop
 
 
+def ready(picture: np.ndarray) -> np.ndarray:
+    """RGBA ``(H, W, 4)`` uint8 as :func:`blend` wants it: colours times alpha, and 255 less alpha."""
+    alpha = picture[..., 3:].astype(np.uint16)
+    return np.concatenate([(picture[..., :3] * alpha + 127) // 255, 255 - alpha], axis=2).astype(np.uint8)
+
+
 def blend(image: np.ndarray, picture: np.ndarray, centre: np.ndarray) -> None:
     """Lay an object over ``image`` (uint8, changed in place) about ``centre`` (x, y); what falls outside is cut off.
 
     Args:
         image: ``(H, W, 3)``.
-        picture: ``(h, w, 4)`` uint8, its colours multiplied by its alpha.
+        picture: ``(h, w, 4)`` uint8, as :func:`ready` gives it.
     """
     height, width = picture.shape[:2]
     left, top = (np.asarray(centre) - [width / 2, height / 2]).round().astype(int)
@@ -71,7 +77,7 @@ def blend(image: np.ndarray, picture: np.ndarray, centre: np.ndarray) -> None:
     if x0 >= x1 or y0 >= y1:
         return
     part, behind = picture[y0 - top : y1 - top, x0 - left : x1 - left], image[y0:y1, x0:x1]
-    seen = cv2.bitwise_not(cv2.cvtColor(cv2.extractChannel(part, 3), cv2.COLOR_GRAY2RGB))
+    seen = cv2.cvtColor(cv2.extractChannel(part, 3), cv2.COLOR_GRAY2RGB)
     seen = cv2.multiply(behind, seen, scale=1 / 255)
     image[y0:y1, x0:x1] = cv2.add(seen, cv2.cvtColor(part, cv2.COLOR_RGBA2RGB))
 
@@ -233,8 +239,3 @@ def _halved(picture: np.ndarray) -> list[np.ndarray]:
         half = [max(length // 2, 1) for length in sizes[-1].shape[1::-1]]
         sizes.append(cv2.resize(sizes[-1], half, interpolation=cv2.INTER_AREA))
     return sizes
-
-
-def _premultiplied(picture: np.ndarray) -> np.ndarray:
-    alpha = picture[..., 3:].astype(np.uint16)
-    return np.concatenate([(picture[..., :3] * alpha + 127) // 255, alpha], axis=2).astype(np.uint8)
