@@ -23,6 +23,7 @@ import torch
 from timing import interleaved, machine
 from torch.utils.data import DataLoader, default_collate
 
+from partnas.allocator import keep_freed_memory
 from partnas.data import Augmentation, Frames, PoseDataset, collate, embedded_root, normalise, read_human36m
 from partnas.data.crop import crop_transform, of_reduced, shrink_of, warp
 from partnas.data.images import MEAN, STD, read_image, reduction_for
@@ -40,7 +41,11 @@ class Kind(NamedTuple):
     person: tuple[int, int]
 
 
-KINDS = {"human36m": Kind(1000, 1000, 90, (420, 680)), "coco": Kind(640, 480, 92, (100, 420))}
+KINDS = {
+    "human36m": Kind(1000, 1000, 90, (420, 680)),
+    "human36m, quality 75": Kind(1000, 1000, 75, (420, 680)),
+    "coco": Kind(640, 480, 92, (100, 420)),
+}
 
 
 def pictures(folder: Path, kind: Kind, count: int) -> Frames:
@@ -180,6 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    keep_freed_memory()
     facts, rows = machine(), []
     print(f"{facts['cpu']}, one core, OpenCV {cv2.__version__}, torch {facts['torch']}; medians (quartiles)")
     for name, kind in KINDS.items():

@@ -1,6 +1,7 @@
 """`partnas data show`: crops of every set with their joints, and each augmentation by itself."""
 
 import cv2
+import embedded_sets
 import numpy as np
 import pytest
 import small_sets
@@ -9,12 +10,23 @@ from typer.testing import CliRunner
 
 from partnas import show as module
 from partnas.cli import app
-from partnas.data import Augmentation, PoseDataset, embedded_root, read_human36m
+from partnas.data import (
+    Augmentation,
+    PoseDataset,
+    embedded_root,
+    read_coco,
+    read_human36m,
+    read_mpii,
+    read_muco,
+    read_mupots,
+)
 from partnas.errors import PartnasError
 from partnas.show import CAPTION, GAP, HEADING, LABEL, ONE_BY_ONE, SIDE, drawn, show
 from partnas.skeleton import MPII, MUCO
 from partnas.viz.colours import LEFT, RIGHT, rgb
 
+DIFFERENT = {"Head", "Thorax", "Pelvis"}
+"""Parts that the sets place by rules of their own."""
 WRITERS = {
     "human36m": lambda root: write_set(root / "Human36M", subjects=(1, 5)),
     "mpii": lambda root: small_sets.write_mpii(root / "MPII"),
@@ -48,6 +60,27 @@ def test_all_sets_of_a_folder_stand_below_each_other(tmp_path):
     assert list(found) == ["human36m", "mpii", "coco", "muco", "mupots"]
     assert found["human36m"] == 6
     assert read(tmp_path / "grid.jpg").shape[0] == 5 * (HEADING + SIDE + CAPTION + GAP) + 2 * GAP
+
+
+READERS = {"mpii": read_mpii, "coco": read_coco, "muco": read_muco, "mupots": read_mupots}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_one_person_looks_the_same_in_every_layout(tmp_path, name):
+    """The crop, and every joint that both skeletons have by one meaning, whichever set the person is read from."""
+    people = read_human36m(embedded_root(), [11]).subset(np.array([5, 40]))
+    written = READERS[name](embedded_sets.write_as(name, people, tmp_path))
+    assert len(written) == 2
+    left, right = (PoseDataset(each, SIDE, SIDE, SIDE, Augmentation(), seed=2) for each in (people, written))
+    same = [part for part in people.skeleton.parts if part in written.skeleton.parts and part not in DIFFERENT]
+    assert len(same) >= 12
+    ours, theirs = (each.skeleton.places_of(tuple(same)) for each in (people, written))
+    for index in range(2):
+        assert (left[index]["image"] == right[index]["image"]).all()
+        seen = right[index]["visible"][theirs].numpy() > 0
+        assert seen.sum() >= 10
+        difference = left[index]["coordinates"][ours][:, :2] - right[index]["coordinates"][theirs][:, :2]
+        assert difference[seen].abs().max() < 0.01
 
 
 @pytest.mark.parametrize("skeleton", [MPII, MUCO])

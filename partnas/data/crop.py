@@ -102,7 +102,8 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
 
 def shrink_of(transform: np.ndarray) -> float:
     """How many pixels of the image a pixel of the crop spans, across as down."""
-    return float(1 / np.sqrt(abs(np.linalg.det(transform[:, :2]))))
+    (a, b, _), (c, d, _) = transform.tolist()
+    return abs(a * d - b * c) ** -0.5
 
 
 def of_reduced(transform: np.ndarray, reduction: int) -> np.ndarray:
@@ -114,8 +115,8 @@ def _sampled(image: np.ndarray, transform: np.ndarray, size: int) -> tuple[np.nd
     """The part of a large image that a crop samples, and its offset (x, y) in the image; a small one as it is."""
     if image.shape[0] * image.shape[1] <= SMALL:
         return image, np.zeros(2)
-    corners = np.array([[-1, -1], [-1, size], [size, -1], [size, size]]) - transform[:, 2]
-    corners = corners @ np.linalg.inv(transform[:, :2]).T
+    corners = np.array([[-1, -1], [-1, size], [size, -1], [size, size]])
+    corners = apply_transform(cv2.invertAffineTransform(transform), corners)
     limit = [image.shape[1], image.shape[0]]
     low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, limit)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, 0, limit)
