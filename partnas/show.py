@@ -51,7 +51,7 @@ def show(
         root: The folder of one set, or the folder above several, in the layout of Moon et al.'s public release.
         out: The picture to write, PNG or JPEG.
         count: People of each set.
-        seed: Of the choice and of the augmentation.
+        seed: Of the choice and of the augmentation, which differs from set to set.
         augmentation: As in training; None shows the plain crops.
         one_by_one: Show the same people in rows, under each augmentation by itself; then ``count`` is cut to a row's
             eight, and of ``augmentation`` only ``occluders`` counts.
@@ -67,7 +67,7 @@ def show(
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise PartnasError(f"{out}: unknown kind of picture; give a name that ends in .png or .jpg")
     blocks, found = [], {}
-    for source in _sets(Path(root)):
+    for place, source in enumerate(_sets(Path(root))):
         chosen = np.random.default_rng(seed).permutation(len(source))[: min(count, COLUMNS) if one_by_one else count]
         people = source.subset(np.sort(chosen))
         heading = f"{source.name}: {len(people)} of {len(source):,} people, {len(source.skeleton.parts)} joints"
@@ -75,14 +75,14 @@ def show(
         if one_by_one:
             occluders = augmentation.occluders if augmentation else None
             rows = {label: replace(each, occluders=occluders) for label, each in ONE_BY_ONE.items()}
-            picture = _rows(people, rows, seed, tqdm(rows, desc=title, disable=None if progress else True))
+            picture = _rows(people, rows, seed + place, tqdm(rows, desc=title, disable=None if progress else True))
         else:
             picture = picture_grid(
                 [
                     _captioned(crop, f"id {people.ids[index]}")
                     for index, crop in enumerate(
                         tqdm(
-                            _crops(people, augmentation, seed),
+                            _crops(people, augmentation, seed + place),
                             desc=title,
                             total=len(people),
                             disable=None if progress else True,
