@@ -12,7 +12,7 @@ Depth: z = ((Z − Z_root) / 1000 + 1) / 2 · D, a box of 2 m about the root.
 import cv2
 import numpy as np
 
-from partnas.data.images import SMALL
+from partnas.data.images import SMALL, averaged
 
 DEPTH_HALF_RANGE = 1000.0
 """Millimetres in front of and behind the root that the volume covers."""
@@ -86,8 +86,7 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     """
     shrink = int(shrink_of(transform))
     if shrink >= 2:
-        height, width = image.shape[0] // shrink * shrink, image.shape[1] // shrink * shrink
-        image = cv2.resize(image[:height, :width], (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
+        image = averaged(image, shrink)
         transform = of_reduced(transform, shrink)
     # OpenCV puts pixel centres at integers: shift by half a pixel on both sides.
     centred = transform.copy()

@@ -29,6 +29,8 @@ READ_AS = {
 SMALL = 1 << 17
 """Pixels; what has no more than that is always decoded at full size, which takes less than half a millisecond."""
 
+JPEG_START = b"\xff\xd8"
+
 TAIL = 64
 """Bytes at the end of a JPEG in which its end marker must stand; some writers pad it."""
 
@@ -42,8 +44,8 @@ def read_image(path: Path | str, reduction: int = 1) -> np.ndarray:
 
     Args:
         path: Of the file.
-        reduction: 1, 2, 4 or 8: decode that many times smaller, rounded up. A JPEG then takes a fraction of the
-            inverse transforms, and each pixel is the mean of those that it stands for.
+        reduction: 1, 2, 4 or 8: that many times smaller, each pixel the mean of those that it stands for. A JPEG is
+            decoded at that size at once, which takes less time; incomplete pixels at its far edges are kept.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -59,10 +61,20 @@ def read_image(path: Path | str, reduction: int = 1) -> np.ndarray:
         raise PartnasError(f"{path}: empty; copy it again")
     if _is_cut_off(content[:2], content[-TAIL:]):
         raise PartnasError(f"{path}: truncated JPEG; copy it again")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), READ_AS[reduction])
+    is_jpeg = content[:2] == JPEG_START
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), READ_AS[reduction if is_jpeg else 1])
     if image is None:
         raise PartnasError(f"{path}: broken, or no image; replace the file")
-    return image
+    return image if is_jpeg else averaged(image, reduction)
+
+
+def averaged(image: np.ndarray, reduction: int) -> np.ndarray:
+    """An image ``reduction`` times smaller, by area; incomplete pixels at the far edges are left out."""
+    if reduction == 1:
+        return image
+    height, width = image.shape[0] // reduction, image.shape[1] // reduction
+    whole = image[: height * reduction, : width * reduction]
+    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def unreadable(path: Path | str) -> str:
@@ -96,7 +108,7 @@ def faults_of(
 
 
 def _is_cut_off(start: bytes, end: bytes) -> bool:
-    return start == b"\xff\xd8" and b"\xff\xd9" not in end
+    return start == JPEG_START and b"\xff\xd9" not in end
 
 
 def reduction_for(shrink: float, image_size: np.ndarray) -> int:

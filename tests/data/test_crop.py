@@ -76,3 +76,17 @@ def test_identity_crop_and_black_outside():
 def test_positive_rotation_is_counter_clockwise_on_the_screen():
     transform = crop_transform(np.array([0.0, 0.0, 100.0, 100.0]), 100, rotation=90)
     np.testing.assert_allclose(apply_transform(transform, np.array([[100.0, 50.0]])), [[50, 0]], atol=1e-9)
+
+
+@pytest.mark.parametrize("side", [300, 1000])
+def test_only_what_a_crop_samples_of_a_large_image_is_touched(side):
+    """The part that is cut out before the warp gives the crop that the whole image gives, also at and past its edges."""
+    image = np.random.default_rng(0).integers(0, 255, (side, side + 20, 3), dtype=np.uint8)
+    large = np.zeros((side + 600, side + 620, 3), np.uint8)
+    large[300:-300, 300:-300] = image
+    for left, top, rotation, flip in ((-40, 90, 20, True), (side - 60, side - 80, -30, False), (0.3, 0.7, 0, False)):
+        transform = crop_transform(np.array([left, top, 120.0, 120.0]), 128, rotation, 1.1, flip)
+        moved = crop_transform(np.array([left + 300, top + 300, 120.0, 120.0]), 128, rotation, 1.1, flip)
+        difference = warp(image, transform, 128).astype(int) - warp(large, moved, 128)
+        assert np.abs(difference).max() <= 1
+    assert warp(image, crop_transform(np.array([-500.0, 0, 100, 100]), 64), 64).max() == 0
