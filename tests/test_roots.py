@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from jobs import TINY
 
-from partnas.config import DataConfig, load_config
+from partnas.config import DataConfig, data_config, load_config
 from partnas.data import embedded_root, read_boxes, read_human36m
 from partnas.errors import PartnasError
+from partnas.evaluate import evaluate
 from partnas.networks import build, load_root_network
 from partnas.predict import predict
 from partnas.roots import write_roots
@@ -126,6 +127,15 @@ def test_the_file_goes_round_to_predict(cli, trained, written, pictures, source,
     cli("predict", trained, pictures, "--out", tmp_path / "plain", "--boxes", plain)
     (again,) = people_of(tmp_path / "plain", name)
     np.testing.assert_allclose(list(person["joints_image"].values()), list(again["joints_image"].values()), atol=0.05)
+
+
+def test_the_file_goes_round_to_evaluate(trained, written, source, tmp_path):
+    """Depths from the file move the poses of a pose network as a whole, and their sizes with it."""
+    data = {"test_stride": 20, "train_stride": 20}
+    found = evaluate(trained, data_config({**data, "roots": str(written)}), tmp_path / "file", progress=False)
+    plain = evaluate(trained, data_config(data), tmp_path / "plain", progress=False)
+    assert (found["roots"], found["frames"]) == (written.name, len(source))
+    assert found["mpjpe_mm"] != plain["mpjpe_mm"]
 
 
 def test_networks_in_each_others_place_are_refused(trained, root_run, pictures, tmp_path):
