@@ -254,7 +254,10 @@ def roots(
     quiet: Quiet = False,
 ) -> None:
     """Write the people's extended boxes and roots in camera millimetres, in the layout of the public RootNet's files."""
+    from partnas import datasets
     from partnas.config import data_config
+    from partnas.data import read_mupots
+    from partnas.mupots import root_named
     from partnas.roots import write_roots
 
     if split not in ("test", "train"):
@@ -262,8 +265,13 @@ def roots(
     strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
     if stride is not None:
         strides[f"{split}_stride"] = stride
-    source = data_config({**data_settings(data, skip_broken), "protocol": protocol, **strides})
-    entries = write_roots(run, source, split, out, flip_test, batch_size, device, progress=not quiet)
+    mupots_root = root_named(data or [])
+    if mupots_root is not None:
+        people = read_mupots(mupots_root, skip_broken=skip_broken)
+    else:
+        source = data_config({**data_settings(data, skip_broken), "protocol": protocol, **strides})
+        people = datasets.frames(source, split)
+    entries = write_roots(run, people, out, flip_test, batch_size, device, progress=not quiet)
     typer.echo(f"{out}: {len(entries)} roots")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from partnas import datasets, flops
 from partnas.config import DataConfig
-from partnas.data import RootDataset
+from partnas.data import Frames, RootDataset
 from partnas.distributed import join
 from partnas.errors import PartnasError
 from partnas.inference import predict_root_set
@@ -53,28 +53,27 @@ def evaluate_roots(
 
 def write_roots(
     run: Path,
-    data: DataConfig,
-    split: str,
+    people: Frames,
     out: Path,
     flip_test: bool = False,
     batch_size: int = 32,
     device: str = "auto",
     progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """Write the roots of a split's people as the public RootNet does, for ``partnas evaluate --roots`` and others.
+    """Write people's roots as the public RootNet does, for ``partnas evaluate --roots`` and others.
 
     Returns:
         What ``out`` holds: for each person ``image_id``, ``file_name``, ``bbox`` (the extended box), ``root_cam`` in
         camera millimetres and ``score``, which is 1 as the boxes are annotations.
 
     Raises:
-        PartnasError: The checkpoint or the data set is broken or missing.
+        PartnasError: The checkpoint or an image is broken or missing.
     """
     world = join(device)
     network = load_root_network(run).to(world.device)
-    dataset = datasets.as_root_dataset(datasets.frames(data, split), network.input_size, data)
+    dataset = datasets.as_root_dataset(people, network.input_size, DataConfig())
     title = "roots" if progress else None
-    roots = predict_root_set(network, dataset, batch_size, world.device, flip_test, data.workers, title)
+    roots = predict_root_set(network, dataset, batch_size, world.device, flip_test, progress=title)
     entries = _entries(dataset, roots)
     write_json(out, entries)
     return entries

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 from jobs import TINY
+from small_sets import write_mupots
 
-from partnas.config import DataConfig, data_config, load_config
-from partnas.data import embedded_root, read_boxes, read_human36m
+from partnas.config import data_config, load_config
+from partnas.data import embedded_root, read_boxes, read_human36m, read_mupots
 from partnas.errors import PartnasError
 from partnas.evaluate import evaluate
 from partnas.networks import build, load_root_network
@@ -138,13 +139,23 @@ def test_the_file_goes_round_to_evaluate(trained, written, source, tmp_path):
     assert found["mpjpe_mm"] != plain["mpjpe_mm"]
 
 
-def test_networks_in_each_others_place_are_refused(trained, root_run, pictures, tmp_path):
-    out, sample = tmp_path / "out", DataConfig(test_stride=20)
+def test_the_file_of_several_people_an_image_goes_round_to_mupots(cli, root_run, tmp_path):
+    folder, path = write_mupots(tmp_path / "MuPoTS"), tmp_path / "roots.json"
+    cli("roots", root_run, "--data", f"mupots={folder}", "--out", path, "--quiet")
+    annotated, found = read_mupots(folder), read_mupots(folder, path)
+    assert found.image_ids.tolist() == annotated.image_ids.tolist()
+    assert len(set(found.image_ids)) < len(found)
+    entries = json.loads(path.read_text())
+    np.testing.assert_array_equal(found.root_depth, [entry["root_cam"][2] for entry in entries])
+    assert found.boxes_are_extended.all()
+
+
+def test_networks_in_each_others_place_are_refused(trained, root_run, pictures, source, tmp_path):
+    out = tmp_path / "out"
     for call, named in (
         (lambda: predict(root_run, pictures, out), "holds a rootnet, which tells roots and not poses"),
         (lambda: predict(trained, pictures, out, root_net=trained), "holds a partnet, not a rootnet"),
-        (lambda: write_roots(trained, sample, "test", out), "holds a partnet, not a rootnet"),
-        (lambda: write_roots(root_run, DataConfig(root=str(tmp_path / "nowhere")), "test", out), "nowhere"),
+        (lambda: write_roots(trained, source, out), "holds a partnet, not a rootnet"),
     ):
         with pytest.raises(PartnasError, match=named) as error:
             call()
