@@ -109,7 +109,7 @@ def test_killed_and_gone_on_with_it_gives_the_same(finished, data, cli, tmp_path
     command = [sys.executable, "-m", "partnas", "experiment", "table2", *flags(data, out)]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     half_done = out / "rows" / "shuffled1" / "seed0" / "train" / "checkpoint.pt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 250
     while not half_done.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
