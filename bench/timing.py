@@ -11,6 +11,7 @@ import functools
 import gc
 import math
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -94,18 +95,34 @@ LEAST_SAMPLE = 1e-3
 """Seconds: what is quicker than this is called so often in a row that a sample lasts as long."""
 
 
+MOST_HELD = 16 << 20
+"""Bytes that are held, at most, while a sample is taken."""
+
+
 class HostClock:
-    """Wall-clock time of a function that computes on the CPU."""
+    """Wall-clock time of a function that computes on the CPU.
+
+    A block of memory of random size is held during each sample, so that results lie elsewhere in each: with the allocator
+    told to keep what is freed, a contestant would write to the same place in every round, and some places are slower than
+    others by half, whoever writes there.
+    """
 
     def __init__(self) -> None:
         self._calls: dict[str, int] = {}
+        self._random = random.Random(0)
 
     def prepare(self, name: str, function: Callable[[], Any]) -> None:
         function()
         self._calls[name] = math.ceil(LEAST_SAMPLE / _seconds(function, 1))
 
     def sample(self, name: str, function: Callable[[], Any]) -> float:
-        return _seconds(function, self._calls[name])
+        held = torch.empty(self._random.randrange(MOST_HELD), dtype=torch.uint8)
+        calls = self._calls[name]
+        if calls > 1:
+            function()
+        seconds = _seconds(function, calls)
+        del held
+        return seconds
 
 
 MOST_HEAD_START = 2e-3

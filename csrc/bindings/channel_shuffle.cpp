@@ -143,7 +143,8 @@ Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t
   const auto sizes = x.sizes();
   Tensor output = empty_strided({sizes.begin(), sizes.end()}, shuffle_strides(x, channels_last), x.scalar_type());
   if (output.numel() == 0) return output;
-  const bool streams = larger_than_cache(output.numel() * static_cast<int64_t>(output.element_size()));
+  // What is read takes as much of the caches as what is written.
+  const bool streams = larger_than_cache(2 * output.numel() * static_cast<int64_t>(output.element_size()));
   if (streams) advise_huge_pages(output);
 
   const char* from = static_cast<const char*>(x.data_ptr());
