@@ -19,7 +19,8 @@ def science_report(results: dict[str, Any]) -> str:
     parts = ["# Experiments at reduced scale", _setting(results), _state(results, errors)]
     for number, question in enumerate(QUESTIONS, start=1):
         parts += [f"## {number}. {question.title}", *_answer(question, rows, errors)]
-    return "\n\n".join([*parts, "## All rows", _table("MPJPE in mm on the test motions", rows.values()).to_markdown()])
+    parts += ["## All rows", _table("MPJPE in mm on the test motions", rows.values()).to_markdown()]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _setting(results: dict[str, Any]) -> str:
@@ -35,8 +36,9 @@ def _setting(results: dict[str, Any]) -> str:
     if runs:
         facts += (
             f" Test: {runs[0]['frames']} pictures of motions that neither search nor training has seen; predicting the "
-            f"mean training pose gives {runs[0]['mean_pose_mpjpe_mm']:.1f} mm. The {len(results['searches'])} "
-            f"searches took {searching:.0f} minutes of wall time, the trainings {training:.0f}."
+            f"mean training pose gives {runs[0]['mean_pose_mpjpe_mm']:.1f} mm. Wall time: "
+            f"{searching:.0f} minutes of searching ({len(results['searches'])} searches), {training:.0f} of "
+            f"training ({len(runs)} trainings)."
         )
     return facts + (
         "\n\nA seed sets the search, the random cells, the weights and the order of the pictures. ± is the standard "
