@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "common/depthwise_bank.h"
 #include "common/tensor.h"
 
 namespace partnas {
@@ -101,10 +102,7 @@ struct Call {
        int64_t stride, const std::optional<Tensor>& statistics, const std::optional<Tensor>& scale,
        const std::optional<Tensor>& shift, double eps, bool relu)
       : kernels(kernels_for(input.dim() == 4 ? input.size(1) : 0)), x(input) {
-    STD_TORCH_CHECK(input.dim() == 4, "depthwise_bank: x must be (B, C, H, W), got ", input.dim(), " dimensions");
-    STD_TORCH_CHECK(filter_weights.size() == dilations.size(), "depthwise_bank: ", filter_weights.size(),
-                    " filters but ", dilations.size(), " dilations");
-    STD_TORCH_CHECK(stride == 1 || stride == 2, "depthwise_bank: stride must be 1 or 2, got ", stride);
+    check_bank(input, filter_weights, dilations, stride, statistics, scale, shift, "depthwise_bank");
     bank.storage = storage_of(input, "depthwise_bank");
     STD_TORCH_CHECK(bank.storage != Storage::float64, "depthwise_bank: float64 runs on the reference backend");
     x = channels_last(input);
@@ -114,11 +112,6 @@ struct Call {
     bank.relu = relu;
     for (size_t f = 0; f < dilations.size(); ++f) {
       const Tensor& w = filter_weights[f];
-      STD_TORCH_CHECK(w.dim() == 3 && w.size(0) == bank.channels && w.size(1) == w.size(2) &&
-                          (w.size(1) == 3 || w.size(1) == 5),
-                      "depthwise_bank: weight ", f, " must be (", bank.channels, ", k, k), k 3 or 5");
-      STD_TORCH_CHECK(dilations[f] == 1 || dilations[f] == 2, "depthwise_bank: dilation ", f, " must be 1 or 2, got ",
-                      dilations[f]);
       filters.push_back({w.size(1), dilations[f], bank.taps, false});
       bank.taps += w.size(1) * w.size(1);
       bank.reach = std::max(bank.reach, w.size(1) / 2 * dilations[f]);
@@ -132,10 +125,7 @@ struct Call {
   void set_prologue(const std::optional<Tensor>& statistics, const std::optional<Tensor>& scale,
                     const std::optional<Tensor>& shift, double eps) {
     const auto channels = static_cast<size_t>(bank.channels);
-    STD_TORCH_CHECK(scale.has_value() == shift.has_value(), "depthwise_bank: give both of scale and shift, or neither");
     if (statistics) {
-      STD_TORCH_CHECK(statistics->dim() == 2 && statistics->size(0) == 2 && statistics->size(1) == bank.channels,
-                      "depthwise_bank: statistics must be (2, ", bank.channels, ")");
       const float* from = numbers(*statistics);
       mean.assign(from, from + channels);
       for (size_t c = 0; c < channels; ++c)
@@ -144,8 +134,6 @@ struct Call {
       bank.mean = mean.data();
     }
     if (scale) {
-      STD_TORCH_CHECK(scale->numel() == bank.channels && shift->numel() == bank.channels,
-                      "depthwise_bank: scale and shift must be (", bank.channels, ",)");
       const float *scales = numbers(*scale), *shifts = numbers(*shift);
       if (factor.empty()) factor.assign(channels, 1.0f);
       for (size_t c = 0; c < channels; ++c) factor[c] *= scales[c];
@@ -290,10 +278,7 @@ std::vector<Tensor> depthwise_bank_backward(std::vector<Tensor> gradients, Tenso
 
   std::vector<const void*> pointers;
   for (Tensor& gradient : gradients) {
-    STD_TORCH_CHECK(gradient.scalar_type() == call.x.scalar_type() && gradient.dim() == 4 &&
-                        gradient.size(0) == call.batch && gradient.size(1) == channels &&
-                        gradient.size(2) == bank.output_height && gradient.size(3) == bank.output_width,
-                    "depthwise_bank_backward: a gradient is not like its map");
+    check_bank_gradient(gradient, call.x, bank.output_height, bank.output_width, "depthwise_bank_backward");
     gradient = channels_last(gradient);
     pointers.push_back(gradient.data_ptr());
   }

@@ -10,6 +10,7 @@
 
 #include "common/channels_last.h"
 #include "common/moments.h"
+#include "common/norm_sum.h"
 
 namespace partnas {
 namespace {
@@ -41,10 +42,7 @@ class Maps {
   }
 
   const Tensor& add(const Tensor& x) {
-    STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == first_.scalar_type(), name_,
-                    ": all maps must be (B, C, H, W) of one dtype");
-    for (int64_t d = 0; d < 4; ++d)
-      STD_TORCH_CHECK(x.size(d) == first_.size(d), name_, ": all maps must have one shape");
+    check_map(x, first_, name_);
     kept_.push_back(channels_last(x, name_));
     return kept_.back();
   }
@@ -129,23 +127,10 @@ Tensor norm_stats(std::vector<Tensor> maps) {
   return statistics;
 }
 
-void check_counts(const char* name, const std::vector<Tensor>& maps, const Tensor& statistics, int64_t channels) {
-  STD_TORCH_CHECK(statistics.dim() == 3 && statistics.size(0) == static_cast<int64_t>(maps.size()) &&
-                      statistics.size(1) == 2 && statistics.size(2) == channels,
-                  name, ": statistics must be (K, 2, C)");
-}
-
 Tensor norm_sum(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std::vector<Tensor> identities,
                 Tensor identity_weights, std::optional<Tensor> shift, double eps) {
-  STD_TORCH_CHECK(!maps.empty() || !identities.empty(), "norm_sum: give at least one map or identity");
-  const Tensor& like = maps.empty() ? identities[0] : maps[0];
-  STD_TORCH_CHECK(like.dim() == 4, "norm_sum: maps must be (B, C, H, W)");
-  const int64_t channels = like.size(1), count = static_cast<int64_t>(maps.size());
-  check_counts("norm_sum", maps, statistics, channels);
-  STD_TORCH_CHECK(weights.numel() == count * channels &&
-                      identity_weights.numel() == static_cast<int64_t>(identities.size()),
-                  "norm_sum: each channel of each map and each identity needs its weight");
-  STD_TORCH_CHECK(!shift || shift->numel() == channels, "norm_sum: shift must be (C,)");
+  const Tensor& like = check_norm_sum(maps, statistics, weights, identities, identity_weights, shift);
+  const int64_t channels = like.size(1);
   Tensor output = empty_like_map(like);
   Maps inputs(like, "norm_sum");
   std::vector<Branch> branches;
@@ -184,9 +169,8 @@ Tensor norm_sum(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std
 
 std::tuple<Tensor, Tensor> norm_sum_reduce(Tensor gradient, std::vector<Tensor> maps, Tensor statistics,
                                            std::vector<Tensor> identities) {
-  STD_TORCH_CHECK(gradient.dim() == 4, "norm_sum_reduce: the gradient must be (B, C, H, W)");
+  check_gradient(gradient, maps, statistics, "norm_sum_reduce");
   const int64_t channels = gradient.size(1), count = static_cast<int64_t>(maps.size());
-  check_counts("norm_sum_reduce", maps, statistics, channels);
   Tensor sums = empty({count + 1, channels}, ScalarType::Float);
   Tensor dots = empty({static_cast<int64_t>(identities.size())}, ScalarType::Float);
   float* sum = static_cast<float*>(sums.data_ptr());
@@ -235,15 +219,8 @@ std::tuple<Tensor, Tensor> norm_sum_reduce(Tensor gradient, std::vector<Tensor> 
 std::vector<Tensor> norm_sum_backward(Tensor gradient, std::vector<Tensor> maps, Tensor statistics, Tensor weights,
                                       Tensor means, Tensor identity_weights, std::vector<int64_t> wanted,
                                       std::vector<int64_t> wanted_identities, double eps) {
-  STD_TORCH_CHECK(gradient.dim() == 4, "norm_sum_backward: the gradient must be (B, C, H, W)");
-  const int64_t channels = gradient.size(1), count = static_cast<int64_t>(maps.size());
-  check_counts("norm_sum_backward", maps, statistics, channels);
-  STD_TORCH_CHECK(means.numel() == (count + 1) * channels, "norm_sum_backward: means must be (1 + K, C)");
-  STD_TORCH_CHECK(weights.numel() == count * channels, "norm_sum_backward: each channel of each map needs its weight");
-  for (const int64_t k : wanted)
-    STD_TORCH_CHECK(k >= 0 && k < count, "norm_sum_backward: there is no map ", k);
-  for (const int64_t l : wanted_identities)
-    STD_TORCH_CHECK(l >= 0 && l < identity_weights.numel(), "norm_sum_backward: there is no identity ", l);
+  check_norm_sum_backward(gradient, maps, statistics, weights, means, identity_weights, wanted, wanted_identities);
+  const int64_t channels = gradient.size(1);
 
   std::vector<Tensor> gradients;
   for (size_t i = 0; i < wanted.size() + wanted_identities.size(); ++i) gradients.push_back(empty_like_map(gradient));

@@ -7,6 +7,7 @@
 
 #include "common/channels_last.h"
 #include "common/moments.h"
+#include "common/pool_pair.h"
 
 namespace partnas {
 namespace {
@@ -16,9 +17,7 @@ using torch::stable::parallel_for;
 constexpr int64_t grain_elements = 1 << 14;
 
 PoolShape pool_shape(const Tensor& x, int64_t stride, const char* name) {
-  STD_TORCH_CHECK(x.dim() == 4, name, ": x must be (B, C, H, W), got ", x.dim(), " dimensions");
-  STD_TORCH_CHECK(stride == 1 || stride == 2, name, ": stride ", stride, " is neither 1 nor 2");
-  STD_TORCH_CHECK(x.size(1) > 0 && x.size(2) > 0 && x.size(3) > 0, name, ": x has no pixels or no channels");
+  check_pool(x, stride, name);
   const int64_t height = x.size(2), width = x.size(3);
   return {x.size(1), height, width, stride, (height + stride - 1) / stride, (width + stride - 1) / stride,
           row_shape(x.size(1))};
@@ -91,10 +90,7 @@ Tensor backward(const char* name, const Tensor* max_gradient, const Tensor* avg_
   const Storage storage = float_storage(input, name);
   const auto checked = [&](const Tensor* g) {
     if (!g) return std::optional<Tensor>();
-    STD_TORCH_CHECK(g->dim() == 4 && g->size(0) == input.size(0) && g->size(1) == shape.channels &&
-                        g->size(2) == shape.output_height && g->size(3) == shape.output_width &&
-                        g->scalar_type() == input.scalar_type(),
-                    name, ": a gradient must have the shape and dtype of its pool");
+    check_pool_gradient(*g, input, shape.output_height, shape.output_width, name);
     return std::optional(channels_last(*g, name));
   };
   const std::optional<Tensor> of_max = checked(max_gradient), of_avg = checked(avg_gradient);

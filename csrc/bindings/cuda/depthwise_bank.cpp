@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/cuda_tensor.h"
+#include "common/depthwise_bank.h"
 
 namespace partnas::cuda {
 namespace {
@@ -33,33 +34,17 @@ struct Call {
        const std::vector<int64_t>& dilations, int64_t stride, const std::optional<Tensor>& given_statistics,
        const std::optional<Tensor>& given_scale, const std::optional<Tensor>& given_shift)
       : name(operator_name), storage(storage_of(input, operator_name)), x(channels_last(input, operator_name)) {
-    STD_TORCH_CHECK(filter_weights.size() == dilations.size(), name, ": ", filter_weights.size(), " filters but ",
-                    dilations.size(), " dilations");
-    STD_TORCH_CHECK(stride == 1 || stride == 2, name, ": stride must be 1 or 2, got ", stride);
+    check_bank(x, filter_weights, dilations, stride, given_statistics, given_scale, given_shift, name);
     shape = {x.size(0), x.size(1), x.size(2), x.size(3), stride, static_cast<int64_t>(filter_weights.size())};
     STD_TORCH_CHECK(shape.batch * shape.height * shape.width < (int64_t(1) << 31) - 32, name,
                     ": x has too many pixels; split the batch");
     for (size_t f = 0; f < dilations.size(); ++f) {
       const Tensor& w = filter_weights[f];
-      STD_TORCH_CHECK(w.dim() == 3 && w.size(0) == shape.channels && w.size(1) == w.size(2) &&
-                          (w.size(1) == 3 || w.size(1) == 5),
-                      name, ": weight ", f, " must be (", shape.channels, ", k, k), k 3 or 5");
-      STD_TORCH_CHECK(dilations[f] == 1 || dilations[f] == 2, name, ": dilation ", f, " must be 1 or 2, got ",
-                      dilations[f]);
       filters.push_back({w.size(1), dilations[f], 0});
       weights.push_back(numbers(w));
     }
-    STD_TORCH_CHECK(given_scale.has_value() == given_shift.has_value(), name,
-                    ": give both of scale and shift, or neither");
-    if (given_statistics) {
-      STD_TORCH_CHECK(given_statistics->dim() == 2 && given_statistics->size(0) == 2 &&
-                          given_statistics->size(1) == shape.channels,
-                      name, ": statistics must be (2, ", shape.channels, ")");
-      statistics = numbers(*given_statistics);
-    }
+    if (given_statistics) statistics = numbers(*given_statistics);
     if (given_scale) {
-      STD_TORCH_CHECK(given_scale->numel() == shape.channels && given_shift->numel() == shape.channels, name,
-                      ": scale and shift must be (", shape.channels, ",)");
       scale = numbers(*given_scale);
       shift = numbers(*given_shift);
     }
@@ -119,10 +104,7 @@ std::vector<Tensor> bank_backward(std::vector<Tensor> gradients, Tensor input, s
   std::vector<const float*> taps;
   for (size_t f = 0; f < weights.size(); ++f) {
     Tensor& gradient = gradients[f];
-    STD_TORCH_CHECK(gradient.scalar_type() == call.x.scalar_type() && gradient.dim() == 4 &&
-                        gradient.size(0) == call.shape.batch && gradient.size(1) == channels &&
-                        gradient.size(2) == call.map_height() && gradient.size(3) == call.map_width(),
-                    call.name, ": a gradient is not like its map");
+    check_bank_gradient(gradient, call.x, call.map_height(), call.map_width(), call.name);
     if (!needs[0] && !needs[1] && !needs[2] && !needs[3 + f]) continue;
     check_device(call.x, gradient, call.name);
     gradient = channels_last(gradient, call.name);

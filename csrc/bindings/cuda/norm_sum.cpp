@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/cuda_tensor.h"
+#include "common/norm_sum.h"
 
 namespace partnas::cuda {
 namespace {
@@ -18,11 +19,12 @@ class Maps {
 
   const Tensor& add(const Tensor& x) {
     check_device(first_, x, name_);
-    STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == first_.scalar_type(), name_,
-                    ": all maps must be (B, C, H, W) of one dtype");
-    STD_TORCH_CHECK(x.size(1) == first_.size(1), name_, ": all maps must have the same channels");
-    for (int64_t d = 0; d < 4 && !any_size_; ++d)
-      STD_TORCH_CHECK(x.size(d) == first_.size(d), name_, ": all maps must have one shape");
+    if (any_size_) {
+      STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == first_.scalar_type() && x.size(1) == first_.size(1), name_,
+                      ": all maps must be (B, C, H, W) of one dtype and the same channels");
+    } else {
+      check_map(x, first_, name_);
+    }
     kept_.push_back(channels_last(x, name_));
     return kept_.back();
   }
@@ -61,12 +63,6 @@ int count_of(const char* name, size_t maps, size_t identities = 0) {
 
 int64_t rows_of(const Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
 
-void check_statistics(const char* name, const std::vector<Tensor>& maps, const Tensor& statistics, int64_t channels) {
-  STD_TORCH_CHECK(statistics.dim() == 3 && statistics.size(0) == static_cast<int64_t>(maps.size()) &&
-                      statistics.size(1) == 2 && statistics.size(2) == channels,
-                  name, ": statistics must be (K, 2, C)");
-}
-
 Tensor measured(std::vector<Tensor> maps) {
   constexpr const char* name = "norm_stats";
   STD_TORCH_CHECK(!maps.empty(), name, ": give at least one map");
@@ -90,16 +86,9 @@ Tensor measured(std::vector<Tensor> maps) {
 Tensor summed(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std::vector<Tensor> identities,
               Tensor identity_weights, std::optional<Tensor> shift, double eps) {
   constexpr const char* name = "norm_sum";
-  STD_TORCH_CHECK(!maps.empty() || !identities.empty(), name, ": give at least one map or identity");
-  const Tensor& like = maps.empty() ? identities[0] : maps[0];
-  STD_TORCH_CHECK(like.dim() == 4, name, ": maps must be (B, C, H, W)");
+  const Tensor& like = check_norm_sum(maps, statistics, weights, identities, identity_weights, shift);
   const int count = count_of(name, maps.size(), identities.size());
   const int64_t channels = like.size(1);
-  check_statistics(name, maps, statistics, channels);
-  STD_TORCH_CHECK(weights.numel() == count * channels &&
-                      identity_weights.numel() == static_cast<int64_t>(identities.size()),
-                  name, ": each channel of each map and each identity needs its weight");
-  STD_TORCH_CHECK(!shift || shift->numel() == channels, name, ": shift must be (C,)");
   const DeviceGuard guard(like);
   Tensor output = empty_like_map(like);
   Maps inputs(like, name);
@@ -119,10 +108,9 @@ Tensor summed(std::vector<Tensor> maps, Tensor statistics, Tensor weights, std::
 std::tuple<Tensor, Tensor> reduced(Tensor gradient, std::vector<Tensor> maps, Tensor statistics,
                                    std::vector<Tensor> identities) {
   constexpr const char* name = "norm_sum_reduce";
-  STD_TORCH_CHECK(gradient.dim() == 4, name, ": the gradient must be (B, C, H, W)");
+  check_gradient(gradient, maps, statistics, name);
   const int count = count_of(name, maps.size(), identities.size()), skips = static_cast<int>(identities.size());
   const int64_t channels = gradient.size(1), rows = rows_of(gradient);
-  check_statistics(name, maps, statistics, channels);
   const DeviceGuard guard(gradient);
   Tensor sums = empty(gradient, {count + 1, channels}, ScalarType::Float);
   Tensor dots = empty(gradient, {skips}, ScalarType::Float);
@@ -144,18 +132,10 @@ std::vector<Tensor> backward(Tensor gradient, std::vector<Tensor> maps, Tensor s
                              Tensor means, Tensor identity_weights, std::vector<int64_t> wanted,
                              std::vector<int64_t> wanted_identities, double eps) {
   constexpr const char* name = "norm_sum_backward";
-  STD_TORCH_CHECK(gradient.dim() == 4, name, ": the gradient must be (B, C, H, W)");
-  const int64_t channels = gradient.size(1), count = static_cast<int64_t>(maps.size());
-  check_statistics(name, maps, statistics, channels);
-  STD_TORCH_CHECK(means.numel() == (count + 1) * channels, name, ": means must be (1 + K, C)");
-  STD_TORCH_CHECK(weights.numel() == count * channels, name, ": each channel of each map needs its weight");
+  check_norm_sum_backward(gradient, maps, statistics, weights, means, identity_weights, wanted, wanted_identities);
+  const int64_t channels = gradient.size(1);
   std::vector<Tensor> of_wanted;
-  for (const int64_t k : wanted) {
-    STD_TORCH_CHECK(k >= 0 && k < count, name, ": there is no map ", k);
-    of_wanted.push_back(maps[static_cast<size_t>(k)]);
-  }
-  for (const int64_t l : wanted_identities)
-    STD_TORCH_CHECK(l >= 0 && l < identity_weights.numel(), name, ": there is no identity ", l);
+  for (const int64_t k : wanted) of_wanted.push_back(maps[static_cast<size_t>(k)]);
   const int wanted_count = count_of(name, wanted.size(), wanted_identities.size());
 
   const DeviceGuard guard(gradient);

@@ -5,14 +5,13 @@
 #include <tuple>
 
 #include "common/cuda_tensor.h"
+#include "common/pool_pair.h"
 
 namespace partnas::cuda {
 namespace {
 
 PoolShape pool_shape(const Tensor& x, int64_t stride, const char* name) {
-  STD_TORCH_CHECK(x.dim() == 4, name, ": x must be (B, C, H, W), got ", x.dim(), " dimensions");
-  STD_TORCH_CHECK(stride == 1 || stride == 2, name, ": stride ", stride, " is neither 1 nor 2");
-  STD_TORCH_CHECK(x.size(1) > 0 && x.size(2) > 0 && x.size(3) > 0, name, ": x has no pixels or no channels");
+  check_pool(x, stride, name);
   return {x.size(0), x.size(1), x.size(2), x.size(3), stride};
 }
 
@@ -55,10 +54,7 @@ Tensor backward(const char* name, const Tensor* max_gradient, const Tensor* avg_
   const auto checked = [&](const Tensor* g) {
     if (!g) return std::optional<Tensor>();
     check_device(input, *g, name);
-    STD_TORCH_CHECK(g->dim() == 4 && g->size(0) == shape.batch && g->size(1) == shape.channels &&
-                        g->size(2) == shape.output_height() && g->size(3) == shape.output_width() &&
-                        g->scalar_type() == input.scalar_type(),
-                    name, ": a gradient must have the shape and dtype of its pool");
+    check_pool_gradient(*g, input, shape.output_height(), shape.output_width(), name);
     return std::optional(channels_last(*g, name));
   };
   const std::optional<Tensor> of_max = checked(max_gradient), of_avg = checked(avg_gradient);
