@@ -147,3 +147,31 @@ class Architect:
     def _assign(self, values: list[torch.Tensor]) -> None:
         for alpha, value in zip(self.alphas, self._averaged(values), strict=True):
             alpha.grad = value
+
+
+def weight_step(architect: Architect, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """One step of the weights on a training batch, at fixed alphas.
+
+    Returns:
+        The training loss.
+    """
+    architect.weight_optimizer.zero_grad(set_to_none=True)
+    with frozen(architect.alphas):
+        loss = architect.loss_of(batch)
+        loss.backward()
+    architect.world.average_gradients(architect.weights)
+    architect.weight_optimizer.step()
+    return loss
+
+
+def first_order_step(
+    architect: Architect, alpha_optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """One step of the alphas on a validation batch, at fixed weights.
+
+    Returns:
+        The validation loss.
+    """
+    loss = architect.first_order(batch)
+    alpha_optimizer.step()
+    return loss

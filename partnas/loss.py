@@ -46,3 +46,8 @@ def root_loss(
     dx, dy = (predicted[:, :2] - target[:, :2]).abs().unbind(1)
     dz = (predicted[:, 2] * k - target[:, 2]).abs() * has_depth
     return ((dx + dy + dz) * visible / 3).mean()
+
+
+def loss_of(network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The loss of a batch, whose tensors are those of a ``PoseDataset``, stacked."""
+    return pose_loss(network(batch["image"]), batch["coordinates"], batch["visible"], batch["has_depth"])

@@ -7,22 +7,17 @@ from typing import Any
 import torch
 
 from partnas import datasets
-from partnas.architect import Architect, frozen
+from partnas.architect import Architect, first_order_step, weight_step
 from partnas.config import SearchConfig
 from partnas.distributed import World, join
 from partnas.genotype import Genotype
 from partnas.graph import GraphedStep, adam, restore_state, set_learning_rate, state_of
 from partnas.inference import mpjpe_of
 from partnas.loop import Batches, Job, batches_per_epoch, learning_rate_at, run_job
-from partnas.loss import pose_loss
+from partnas.loss import loss_of
 from partnas.networks import SUPERNETS
 from partnas.nn.synchronise import synchronise
 from partnas.run import Run, write_text
-
-
-def loss_of(network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The loss of a batch, whose tensors are those of a ``PoseDataset``, stacked."""
-    return pose_loss(network(batch["image"]), batch["coordinates"], batch["visible"], batch["has_depth"])
 
 
 class Search(Job):
@@ -113,34 +108,6 @@ class Search(Job):
     def restore(self, state: dict[str, Any]) -> None:
         restore_state(self.weight_optimizer, state["weight_optimizer"])
         restore_state(self.alpha_optimizer, state["alpha_optimizer"])
-
-
-def weight_step(architect: Architect, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """One step of the weights on a training batch, at fixed alphas.
-
-    Returns:
-        The training loss.
-    """
-    architect.weight_optimizer.zero_grad(set_to_none=True)
-    with frozen(architect.alphas):
-        loss = architect.loss_of(batch)
-        loss.backward()
-    architect.world.average_gradients(architect.weights)
-    architect.weight_optimizer.step()
-    return loss
-
-
-def first_order_step(
-    architect: Architect, alpha_optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]
-) -> torch.Tensor:
-    """One step of the alphas on a validation batch, at fixed weights.
-
-    Returns:
-        The validation loss.
-    """
-    loss = architect.first_order(batch)
-    alpha_optimizer.step()
-    return loss
 
 
 def search(config: SearchConfig, out: Path, resume: bool = False, progress: bool = True) -> Genotype:

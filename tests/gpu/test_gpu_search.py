@@ -9,13 +9,13 @@ import torch
 from backends import only, served
 from gpu_cases import BACKENDS, DEVICE, ON_CPU, only_on_a_gpu
 
-from partnas.architect import Architect
+from partnas.architect import Architect, first_order_step, weight_step
 from partnas.distributed import World
 from partnas.genotype import Genotype
 from partnas.graph import GraphedStep, adam, restore_state, set_learning_rate, state_of
+from partnas.loss import loss_of
 from partnas.nn import PartNet, Supernet
 from partnas.presets import space_of
-from partnas.search import first_order_step, loss_of, weight_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deterministic.*")
 IS_CUDA = DEVICE.type == "cuda"
@@ -109,7 +109,7 @@ def test_a_derived_network_is_as_exact_as_on_a_cpu(network_backend):
 
 
 class Steps:
-    """A search's two steps, as ``partnas.search`` does them."""
+    """A search's two steps, as :mod:`partnas.search` takes them."""
 
     def __init__(self, is_graphed, dtype=None):
         self.network = supernet(activation_dtype=dtype)
