@@ -10,13 +10,7 @@
 namespace partnas::PARTNAS_CAPABILITY {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int register_bytes = 64;
-#elif defined(__AVX2__)
-constexpr int register_bytes = 32;
-#else
-constexpr int register_bytes = 16;
-#endif
+constexpr int register_bytes = lanes * 4;
 // A larger block than a register, or an array of them, the compiler keeps in memory as well: twice the stores.
 using Block [[gnu::vector_size(register_bytes), gnu::aligned(1), gnu::may_alias]] = char;
 
