@@ -64,6 +64,18 @@ def data_settings(data: list[str] | None, skip_broken: bool = False) -> dict[str
     return (parse_data(data) if data else {}) | ({"skip_broken": True} if skip_broken else {})
 
 
+def measured_data(
+    data: list[str] | None, skip_broken: bool, protocol: int, stride: int | None, split: str = "test", **more: Any
+):
+    """The data that a trained network is run on; the embedded sample is small, and read whole."""
+    from partnas.config import data_config
+
+    strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
+    if stride is not None:
+        strides[f"{split}_stride"] = stride
+    return data_config({**data_settings(data, skip_broken), "protocol": protocol, **strides, **given(**more)})
+
+
 def job_config(
     job: str, preset: str | None, file: Path | None, settings: list[str] | None, data: dict[str, Any], **flags: Any
 ):
@@ -194,7 +206,6 @@ def evaluate(
     """
     from partnas import evaluate as poses
     from partnas import mupots as people
-    from partnas.config import data_config
     from partnas.viz.report import write_report
 
     folder = out or (run if run.is_dir() else run.parent)
@@ -205,11 +216,7 @@ def evaluate(
         write_report(folder)
         typer.echo(json.dumps(result, indent=1) if as_json else people.table(result))
         return
-    strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
-    if stride is not None:
-        strides["test_stride"] = stride
-    given_data = data_settings(data, skip_broken) | given(roots=str(roots) if roots else None)
-    source = data_config({**given_data, "protocol": protocol, **strides})
+    source = measured_data(data, skip_broken, protocol, stride, roots=str(roots) if roots else None)
     result = poses.evaluate(run, source, folder, **options)
     write_report(folder)
     typer.echo(json.dumps(result, indent=1) if as_json else poses.table(result))
@@ -255,22 +262,17 @@ def roots(
 ) -> None:
     """Write the people's extended boxes and roots in camera millimetres, in the layout of the public RootNet's files."""
     from partnas import datasets
-    from partnas.config import data_config
     from partnas.data import read_mupots
     from partnas.mupots import root_named
     from partnas.roots import write_roots
 
     if split not in ("test", "train"):
         raise PartnasError(f"--split {split}: not known; use test or train")
-    strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
-    if stride is not None:
-        strides[f"{split}_stride"] = stride
     mupots_root = root_named(data or [])
     if mupots_root is not None:
         people = read_mupots(mupots_root, skip_broken=skip_broken)
     else:
-        source = data_config({**data_settings(data, skip_broken), "protocol": protocol, **strides})
-        people = datasets.frames(source, split)
+        people = datasets.frames(measured_data(data, skip_broken, protocol, stride, split), split)
     entries = write_roots(run, people, out, flip_test, batch_size, device, progress=not quiet)
     typer.echo(f"{out}: {len(entries)} roots")
 

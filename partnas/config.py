@@ -20,7 +20,8 @@ class Strict(pydantic.BaseModel):
 
 
 WITH_DEPTH = ("human36m", "muco")
-SETS = (*WITH_DEPTH, "mpii", "coco", "mupots")
+FOLDERS = {"human36m": "Human36M", "mpii": "MPII", "coco": "MSCOCO", "muco": "MuCo", "mupots": "MuPoTS"}
+"""The sets, and where each stands in the public release that holds them all."""
 
 
 class SetConfig(Strict):
@@ -213,7 +214,7 @@ def parse_data(values: list[str]) -> dict[str, Any]:
     for value in values:
         names, equals, root = value.partition("=")
         chosen = names.split(",")
-        if not equals or not set(chosen) <= set(SETS):
+        if not equals or not set(chosen) <= set(FOLDERS):
             chosen, root = ["human36m"], value
         sets += [{"name": name, "root": root} for name in chosen]
     if len(values) == 1 and sets[0]["root"] == values[0]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from partnas.config import DataConfig, JobConfig, SetConfig
+from partnas.config import FOLDERS, DataConfig, JobConfig, SetConfig
 from partnas.data import (
     SPLITS,
     Frames,
@@ -25,9 +25,6 @@ from partnas.nn.root_net import HEATMAP_STRIDE
 from partnas.space import SearchSpace
 
 SEARCH_TRAIN, SEARCH_VALIDATION, TRAIN, TEST = "search_train", "search_validation", "train", "test"
-FOLDERS = {"human36m": "Human36M", "mpii": "MPII", "coco": "MSCOCO", "muco": "MuCo", "mupots": "MuPoTS"}
-"""Where each set stands in the public release that holds them all."""
-
 READERS = {"muco": read_muco, "mpii": read_mpii, "coco": read_coco}
 
 
@@ -41,7 +38,12 @@ def folder_of(chosen: SetConfig) -> Path:
             f"{root}: no such folder; --data names that of {chosen.name}, or of another set as NAME=DIR with NAME one "
             f"of {', '.join(FOLDERS)}"
         )
-    inside = root / FOLDERS[chosen.name]
+    return own_folder(root, chosen.name)
+
+
+def own_folder(root: Path, name: str) -> Path:
+    """The set's own folder below ``root`` where it has one there, else ``root``."""
+    inside = root / FOLDERS[name]
     return inside if inside.is_dir() else root
 
 

@@ -1,5 +1,6 @@
 """The loop that searching and training share: batches, schedule, progress, checkpoints, interruption."""
 
+import abc
 import math
 import signal
 import sys
@@ -163,7 +164,7 @@ class Meter:
         self._bar.close()
 
 
-class Job:
+class Job(abc.ABC):
     """What a loop over steps needs to know of the work. ``Search`` and ``Training`` fill it in."""
 
     title: str
@@ -171,32 +172,33 @@ class Job:
     train_set: PoseDataset
     steps_per_epoch: int
 
+    @abc.abstractmethod
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rates of ``epoch``, which counts from 1."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def begin_at(self, step: int) -> None:
         """Open the data streams so that the next batch is that of ``step``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def step(self, epoch: int) -> torch.Tensor:
         """Do one step and return this rank's loss, a scalar."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def look_ahead(self, epoch: int) -> None:
         """Load what the next step of ``epoch`` needs, while the device may still be at work on this one."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def end_epoch(self, epoch: int) -> dict[str, Any]:
         """Figures for ``metrics.jsonl`` beyond the loss."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def state(self) -> dict[str, Any]:
         """Everything but the weights that the next step depends on."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Take up what :meth:`state` gave."""
 
 
 def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = False, progress: bool = True) -> None:

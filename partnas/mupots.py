@@ -9,7 +9,7 @@ import numpy as np
 from partnas import flops
 from partnas.data import Frames, PoseDataset
 from partnas.data.mupots import FOLDER, read_mupots
-from partnas.datasets import FOLDERS
+from partnas.datasets import own_folder
 from partnas.distributed import join
 from partnas.errors import PartnasError
 from partnas.evaluate import require_root_depths
@@ -43,8 +43,7 @@ def root_named(data: Sequence[str]) -> Path | None:
     root = Path(roots[0])
     if not root.is_dir():
         raise PartnasError(f"{root}: no such folder; name that of MuPoTS-3D, which holds data/MuPoTS-3D.json")
-    inside = root / FOLDERS["mupots"]
-    return inside if inside.is_dir() else root
+    return own_folder(root, "mupots")
 
 
 def evaluate_mupots(

@@ -124,7 +124,7 @@ def predict_person(
         depth, depth_from = person["root_depth"], "boxes file"
     elif root_network is not None:
         crop = as_input(image, box, root_network.input_size, device)
-        found = predict_roots(root_network, crop, flip_test).float().cpu().numpy()
+        found = predict_roots(root_network, crop, flip_test, root_network.heatmap_size).float().cpu().numpy()
         root = roots_to_camera(found, box[None], focal[None], principal[None], root_network.heatmap_size)[0]
         depth, depth_from = float(root[2]), "root net"
         if not depth > 0:

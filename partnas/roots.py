@@ -11,7 +11,7 @@ from partnas.config import DataConfig
 from partnas.data import Frames, RootDataset
 from partnas.distributed import join
 from partnas.errors import PartnasError
-from partnas.inference import predict_root_set
+from partnas.inference import predict_roots, predict_set
 from partnas.metrics import root_report
 from partnas.networks import load_root_network
 from partnas.nn import RootNet
@@ -37,7 +37,7 @@ def evaluate_roots(
     dataset = datasets.as_root_dataset(test.subset(known), network.input_size, data)
     training = datasets.as_root_dataset(datasets.frames(data, datasets.TRAIN), network.input_size, data)
     title = "evaluate" if progress else None
-    predicted = predict_root_set(network, dataset, batch_size, device, flip_test, data.workers, title)
+    predicted = predict_set(network, dataset, batch_size, device, flip_test, data.workers, title, predict_roots)
     middle = network.heatmap_size / 2
     constants = {"mean_root": np.nanmean(training.targets(), axis=0), "box_area": np.array([middle, middle, 1.0])}
     baselines = {name: dataset.to_camera(np.tile(root, (len(dataset), 1))) for name, root in constants.items()}
@@ -73,7 +73,7 @@ def write_roots(
     network = load_root_network(run).to(world.device)
     dataset = datasets.as_root_dataset(people, network.input_size, DataConfig())
     title = "roots" if progress else None
-    roots = predict_root_set(network, dataset, batch_size, world.device, flip_test, progress=title)
+    roots = predict_set(network, dataset, batch_size, world.device, flip_test, progress=title, predict=predict_roots)
     entries = _entries(dataset, roots)
     write_json(out, entries)
     return entries

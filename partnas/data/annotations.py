@@ -107,6 +107,24 @@ def image_sizes(people: Table, images: Table) -> np.ndarray:
     return np.column_stack([images["width"], images["height"]]).astype(np.int32)[people["image"]]
 
 
+def pose_columns(parts: int) -> dict[str, Column]:
+    """The joints of MuCo's and MuPoTS's annotations."""
+    return {
+        "keypoints_img": Numbers((parts, 2), np.float32),
+        "keypoints_cam": Numbers((parts, 3), np.float32),
+        "keypoints_vis": Numbers((parts,), np.bool_),
+    }
+
+
+def annotated_poses(people: Table) -> dict[str, np.ndarray]:
+    """What :func:`pose_columns` has read, as attributes of :class:`Frames`."""
+    return {
+        "joints_camera": people["keypoints_cam"],
+        "joints_image": people["keypoints_img"],
+        "visible": people["keypoints_vis"],
+    }
+
+
 def frames_of(
     skeleton: Skeleton,
     root: Path,

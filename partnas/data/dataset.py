@@ -98,7 +98,7 @@ class PoseDataset(Dataset):
             "coordinates": torch.from_numpy(np.nan_to_num(np.column_stack([xy, z]).astype(np.float32))),
             "visible": torch.from_numpy((visible & inside).astype(np.float32)),
             "has_depth": torch.tensor(float(source.has_depth[index])),
-            "area": torch.tensor(size**2 / abs(np.linalg.det(transform[:, :2])), dtype=torch.float32),
+            "area": torch.tensor((size * shrink_of(transform)) ** 2, dtype=torch.float32),
             "index": torch.tensor(index),
         }
 

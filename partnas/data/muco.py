@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from partnas.data.annotations import (
+    annotated_poses,
     finished,
     frames_of,
+    pose_columns,
     read_file,
     read_images,
     read_people,
@@ -37,7 +39,7 @@ def read_muco(root: Path | str, skip_broken: bool = False) -> Frames:
         PartnasError: A missing or broken file, field or value; the message names file, id and field.
     """
     root = Path(root)
-    path, folder, parts = root / ANNOTATIONS, root / FOLDER, len(MUCO.parts)
+    path, folder = root / ANNOTATIONS, root / FOLDER
     image_rows, people_rows = read_file(path, MUCO.parts)
     images = read_images(path, image_rows, {"f": Numbers((2,)), "c": Numbers((2,))}, skip_broken)
     require_focal(images, "f")
@@ -45,11 +47,7 @@ def read_muco(root: Path | str, skip_broken: bool = False) -> Frames:
         path,
         people_rows,
         images,
-        {
-            "keypoints_img": Numbers((parts, 2), np.float32),
-            "keypoints_cam": Numbers((parts, 3), np.float32),
-            "keypoints_vis": Numbers((parts,), np.bool_),
-        },
+        pose_columns(len(MUCO.parts)),
         skip_broken,
     )
     require_front(people, MUCO.root)
@@ -62,9 +60,7 @@ def read_muco(root: Path | str, skip_broken: bool = False) -> Frames:
         people,
         focal=images["f"][people["image"]],
         principal=images["c"][people["image"]],
-        joints_camera=people["keypoints_cam"],
-        joints_image=people["keypoints_img"],
-        visible=people["keypoints_vis"],
+        **annotated_poses(people),
     )
     return finished(frames, path, skip_broken)
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from partnas.data.annotations import (
+    annotated_poses,
     finished,
     frames_of,
+    pose_columns,
     read_file,
     read_images,
     read_people,
@@ -15,7 +17,7 @@ from partnas.data.annotations import (
     require_front,
 )
 from partnas.data.frames import Frames
-from partnas.data.records import Numbers, Table
+from partnas.data.records import Numbers
 from partnas.data.roots import crops, read_root_people
 from partnas.skeleton import MUPOTS
 
@@ -36,7 +38,7 @@ def read_mupots(root: Path | str, roots: Path | str | None = None, skip_broken: 
         PartnasError: A missing or broken file, field or value; the message names file, id and field.
     """
     root = Path(root)
-    path, folder, parts = root / ANNOTATIONS, root / FOLDER, len(MUPOTS.parts)
+    path, folder = root / ANNOTATIONS, root / FOLDER
     image_rows, people_rows = read_file(path, MUPOTS.parts)
     images = read_images(path, image_rows, {"intrinsic": Numbers((4,))}, skip_broken)
     require_focal(images, "intrinsic")
@@ -47,9 +49,7 @@ def read_mupots(root: Path | str, roots: Path | str | None = None, skip_broken: 
             images,
             {
                 "is_valid": Numbers(dtype=np.bool_),
-                "keypoints_img": Numbers((parts, 2), np.float32),
-                "keypoints_cam": Numbers((parts, 3), np.float32),
-                "keypoints_vis": Numbers((parts,), np.bool_),
+                **pose_columns(len(MUPOTS.parts)),
             },
             skip_broken,
             leave_out={"not valid": ("is_valid", np.logical_not)},
@@ -67,14 +67,6 @@ def read_mupots(root: Path | str, roots: Path | str | None = None, skip_broken: 
         focal=images["intrinsic"][people["image"], :2],
         principal=images["intrinsic"][people["image"], 2:],
         action=np.array([name.decode().split("/")[0] for name in names.tolist()], dtype=np.str_),
-        **(annotated(people) if roots is None else crops(people)),
+        **(annotated_poses(people) if roots is None else crops(people)),
     )
     return finished(frames, path if roots is None else Path(roots), skip_broken)
-
-
-def annotated(people: Table) -> dict[str, np.ndarray]:
-    return {
-        "joints_camera": people["keypoints_cam"],
-        "joints_image": people["keypoints_img"],
-        "visible": people["keypoints_vis"],
-    }

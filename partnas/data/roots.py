@@ -28,7 +28,7 @@ def read_entries(path: Path, rows: list[Any], image_id: Column, skip_broken: boo
         "score": Numbers(default=1.0),
     }
     entries = Table.read(path, rows, "entry for image", columns, skip_broken, key="image_id")
-    boxes, roots = entries["bbox"], entries["root_cam"]
+    boxes = entries["bbox"]
     entries.require(
         (boxes[:, 2:] > 0).all(1),
         lambda index: f"bbox {boxes[index].tolist()} has no area; give width and height in pixels",

@@ -1,5 +1,6 @@
 """The layers that cells are made of. Networks are channels-last; every layer takes and gives ``(B, C, H, W)``."""
 
+import abc
 import functools
 from collections.abc import Sequence
 from fractions import Fraction
@@ -143,7 +144,7 @@ class Pointwise(nn.Conv2d):
         )[0]
 
 
-class Branch(nn.Module):
+class Branch(nn.Module, abc.ABC):
     """Layers that end in a batch norm, which is left to who sums the branches of a node.
 
     Attributes:
@@ -152,13 +153,13 @@ class Branch(nn.Module):
 
     norm: BatchNorm | None
 
+    @abc.abstractmethod
     def before_norm(self, x: Maps, add: torch.Tensor | None = None) -> torch.Tensor:
         """The map that ``norm`` normalises; where it is folded, the branch's result, to which ``add`` is added."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def fold(self) -> None:
         """Fold all batch norms, with their running statistics, into the convolutions before them."""
-        raise NotImplementedError
 
     def forward(self, x: Maps) -> torch.Tensor:
         found = self.before_norm(x)
