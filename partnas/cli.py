@@ -421,6 +421,8 @@ def experiment(
     if data is not None:
         trained = data_settings(data)
         searched = trained | {"sets": [chosen for chosen in trained["sets"] if chosen["name"] == "human36m"]}
+        if trained["sets"] and not searched["sets"]:
+            raise PartnasError("--data: an experiment searches on Human3.6M; name it too, as human36m=DIR")
         settings = merge({"search": {"data": searched}, "train": {"data": trained}}, settings)
     plan = Plan(name, out, preset, settings, given(threads=threads, device=device))
     for path in run_experiment(plan, seeds, row or [], not quiet):

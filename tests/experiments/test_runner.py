@@ -171,9 +171,13 @@ def test_random_genotypes_are_small_enough_and_the_same_for_a_seed(monkeypatch):
         drawn(3)
 
 
-def test_bad_input_is_one_line_and_leaves_nothing(cli, tmp_path):
-    process = cli("experiment", "table1", "--out", tmp_path / "new", "--row", "nc10", code=1)
-    assert "nc10" in process.stderr
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [(("--row", "nc10"), "nc10"), (("--data", "muco=MuCo"), "--data: an experiment searches on Human3.6M")],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(cli, tmp_path, flags, named):
+    process = cli("experiment", "table1", "--out", tmp_path / "new", *flags, code=1)
+    assert named in process.stderr
     assert process.stderr.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
