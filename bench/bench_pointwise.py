@@ -11,7 +11,7 @@ from partnas.ops.pointwise import pointwise
 
 COUNT = 16
 CASES = (
-    (8, 128), (8, 64), (16, 128), (16, 64), (32, 64), (64, 32), (128, 32), (128, 16),
+    (8, 128), (8, 64), (16, 128), (16, 64), (32, 64), (64, 32), (128, 32), (128, 16), (288, 32), (288, 16),
     (8, 64, torch.bfloat16), (32, 64, torch.bfloat16), (8, 64, torch.float16), (32, 64, torch.float16),
 )  # fmt: skip
 """Channels, side of the maps, dtype: float32, and those of the command line, where left out."""

@@ -11,11 +11,12 @@ namespace {
 
 using torch::stable::parallel_for;
 
-// Multiply-adds that are worth a thread, tasks to share out, and pixels that are worth sums of their own. Sums are cut by
-// the shapes alone, so that they do not depend on the threads.
+// Multiply-adds that are worth a thread, tasks to share out, and pixels that are worth sums of their own: fewer of them
+// where there would be hardly a task for each thread. Sums are cut by the shapes alone, so that they do not depend on the
+// threads.
 constexpr int64_t grain_products = 1 << 18;
-constexpr int64_t enough_tasks = 32;
-constexpr int64_t least_summed = 1024;
+constexpr int64_t enough_tasks = 32, few_tasks = 4;
+constexpr int64_t enough_summed = 1024, least_summed = 128;
 
 struct Kernels {
   decltype(&baseline::pointwise_room) room;
@@ -91,7 +92,9 @@ struct Cut {
 
   Cut(int64_t count, int64_t pixels, const PointwiseShape& shape, bool summed) : count(count), pixels(pixels) {
     const int64_t products = std::max<int64_t>(1, pixels * shape.in * shape.out);
-    const int64_t most = std::min(enough_tasks / count, summed ? pixels / least_summed : pixels);
+    const int64_t worth =
+        summed ? std::max(pixels / enough_summed, std::min(few_tasks / count, pixels / least_summed)) : pixels;
+    const int64_t most = std::min(enough_tasks / count, worth);
     pieces = std::clamp<int64_t>(products / grain_products, 1, std::max<int64_t>(1, most));
     grain = std::max<int64_t>(1, grain_products * pieces / products);
   }
@@ -109,15 +112,19 @@ struct Cut {
   }
 };
 
-// The matrices of all maps, `stride` floats apart.
-std::vector<float> packed(const Kernels& kernels, const PointwiseShape& shape, const Tensor& weight, int64_t out_stride,
-                          int64_t in_stride) {
-  const int64_t count = weight.size(0), size = shape.in * shape.out, room = shape.in * kernels.room(shape.out);
-  std::vector<float> result(static_cast<size_t>(count * room));
+// The matrices of all maps, each packed.
+Tensor packed(const Kernels& kernels, const PointwiseShape& shape, const Tensor& weight, int64_t out_stride,
+              int64_t in_stride) {
+  const int64_t count = weight.size(0), in = shape.in, room = in * kernels.room(shape.out);
+  Tensor result = empty({count, room}, ScalarType::Float);
   const auto* from = static_cast<const float*>(weight.data_ptr());
-  parallel_for(0, count, std::max<int64_t>(1, grain_products / 16 / std::max<int64_t>(1, size)), [&](int64_t begin, int64_t end) {
-    for (int64_t f = begin; f < end; ++f)
-      kernels.pack(shape, from + f * size, out_stride, in_stride, result.data() + f * room);
+  auto* to = static_cast<float*>(result.data_ptr());
+  parallel_for(0, count * in, std::max<int64_t>(1, grain_products / 16 / shape.out), [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t f = begin / in, stop = std::min(end, (f + 1) * in);
+      kernels.pack(shape, from + f * in * shape.out, out_stride, in_stride, begin - f * in, stop - f * in, to + f * room);
+      begin = stop;
+    }
   });
   return result;
 }
@@ -169,27 +176,33 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
   if (outputs[0].numel() == 0) return outputs;
 
   const Kernels kernels = kernels_for(shape.out);
-  const std::vector<float> matrices = packed(kernels, shape, weight, shape.in, 1);
+  const Tensor matrices = packed(kernels, shape, weight, shape.in, 1);
+  const auto* packed_matrices = static_cast<const float*>(matrices.data_ptr());
   const int64_t room = shape.in * kernels.room(shape.out);
   const Cut cut(weight.size(0), maps.pixels(), shape, false);
   cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, int64_t begin, int64_t end, float* scratch) {
     const float* start = bias ? biases.data() + f * kernels.room(shape.out) : nullptr;
     const PointwiseMaps of{from.data() + f * parts,       nullptr, to[static_cast<size_t>(f)], nullptr, start,
                            added ? (*added)[f] : nullptr};
-    kernels.run(shape, of, matrices.data() + f * room, begin, end, scratch);
+    kernels.run(shape, of, packed_matrices + f * room, begin, end, scratch);
   });
   return outputs;
 }
 
-// Adds the sums of a map's pieces, each [in][room], to [in][out].
-void add_pieces(const float* sums, int64_t pieces, const PointwiseShape& shape, int64_t room, float* to) {
+// The sums of all pieces, each [in][room], as the weights' gradient [F][out of the forward][in of the forward].
+void add_pieces(const float* sums, const Cut& cut, const PointwiseShape& shape, int64_t room, float* gradient) {
   const int64_t size = shape.in * room;
-  std::vector<double> total(sums, sums + size);
-  for (int64_t piece = 1; piece < pieces; ++piece)
-    for (int64_t i = 0; i < size; ++i) total[static_cast<size_t>(i)] += sums[piece * size + i];
-  for (int64_t i = 0; i < shape.in; ++i)
-    for (int64_t o = 0; o < shape.out; ++o)
-      to[i * shape.out + o] = static_cast<float>(total[static_cast<size_t>(i * room + o)]);
+  const int64_t grain = std::max<int64_t>(1, grain_products / 16 / (cut.pieces * room));
+  parallel_for(0, cut.count * shape.in, grain, [&](int64_t begin, int64_t end) {
+    std::vector<double> total(static_cast<size_t>(shape.out));
+    for (int64_t row = begin; row < end; ++row) {
+      const float* from = sums + row / shape.in * cut.pieces * size + row % shape.in * room;
+      std::copy_n(from, shape.out, total.data());
+      for (int64_t piece = 1; piece < cut.pieces; ++piece)
+        for (int64_t o = 0; o < shape.out; ++o) total[static_cast<size_t>(o)] += from[piece * size + o];
+      std::copy_n(total.data(), shape.out, gradient + row * shape.out);
+    }
+  });
 }
 
 std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vector<Tensor> inputs, Tensor weight,
@@ -233,25 +246,20 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
     const Kernels kernels = kernels_for(shape.out);
     const int64_t room = kernels.room(shape.out), stride = shape.in * room;
     const Cut cut(count, pixels, shape, needs_weight);
-    std::vector<float> matrices, sums;
+    std::optional<Tensor> matrices, kept;
     if (!found.empty()) matrices = packed(kernels, shape, weight, 1, shape.out);
-    if (needs_weight) sums.resize(static_cast<size_t>(count * cut.pieces * stride));
+    if (needs_weight) kept = empty({count * cut.pieces, stride}, ScalarType::Float);
+    const auto* packed_matrices = matrices ? static_cast<const float*>(matrices->data_ptr()) : nullptr;
+    float* all_sums = kept ? static_cast<float*>(kept->data_ptr()) : nullptr;
     cut.run(kernels.scratch(shape), [&](int64_t f, int64_t task, int64_t begin, int64_t end, float* scratch) {
       const auto at = static_cast<size_t>(f);
       const void* from = upstream[f];
-      const PointwiseMaps of{&from, with[at], to[at], needs_weight ? sums.data() + task * stride : nullptr,
-                             nullptr, nullptr};
-      kernels.run(shape, of, matrices.data() + f * stride, begin, end, scratch);
+      float* sums = all_sums ? all_sums + task * stride : nullptr;
+      if (sums) std::fill_n(sums, stride, 0.0f);
+      const PointwiseMaps of{&from, with[at], to[at], sums, nullptr, nullptr};
+      kernels.run(shape, of, packed_matrices ? packed_matrices + f * stride : nullptr, begin, end, scratch);
     });
-    if (needs_weight) {
-      auto* total = static_cast<float*>(weight_gradient.data_ptr());
-      parallel_for(0, count, std::max<int64_t>(1, grain_products / 16 / (cut.pieces * stride)),
-                   [&](int64_t begin, int64_t end) {
-                     for (int64_t f = begin; f < end; ++f)
-                       add_pieces(sums.data() + f * cut.pieces * stride, cut.pieces, shape, room,
-                                  total + f * shape.in * shape.out);
-                   });
-    }
+    if (all_sums) add_pieces(all_sums, cut, shape, room, static_cast<float*>(weight_gradient.data_ptr()));
   }
   if (needs_weight) found.push_back(weight_gradient);
   return found;

@@ -280,16 +280,17 @@ int64_t pointwise_scratch(const PointwiseShape& shape) {
 }
 
 void pack_pointwise(const PointwiseShape& shape, const float* matrix, int64_t out_stride, int64_t in_stride,
-                    float* packed) {
+                    int64_t begin, int64_t end, float* packed) {
   const int64_t in = shape.in, out = shape.out;
   from_the_last<widest>(room_of(out) / lanes, [&](int64_t first, auto width) {
     constexpr int64_t columns = decltype(width)::count * lanes;
     const int64_t column = first * lanes, count = out - column < columns ? out - column : columns;
-    float* to = packed + column * in;
-    for (int64_t k = 0; k < in; ++k, to += columns) {
-      const float* from = matrix + column * out_stride + k * in_stride;
-      for (int64_t o = 0; o < columns; ++o) to[o] = o < count ? from[o * out_stride] : 0.0f;
-    }
+    // A few rows at a time: either stride may be of a size that sends all of a column to one set of the cache.
+    constexpr int64_t together = 16;
+    for (int64_t next = begin; next < end; next += together)
+      for (int64_t o = 0; o < columns; ++o)
+        for (int64_t k = next; k < next + together && k < end; ++k)
+          packed[column * in + k * columns + o] = o < count ? matrix[(column + o) * out_stride + k * in_stride] : 0.0f;
   });
 }
 

@@ -35,9 +35,9 @@ struct PointwiseMaps {
   int64_t pointwise_room(int64_t channels);                                                                         \
   /* Floats that `pointwise` needs to work in. */                                                                   \
   int64_t pointwise_scratch(const PointwiseShape& shape);                                                           \
-  /* The matrix, whose element (o, i) is at o * out_stride + i * in_stride, as [in * room of out]. */               \
+  /* The matrix, whose element (o, i) is at o * out_stride + i * in_stride, as [in * room of out]: i in [begin, end). */ \
   void pack_pointwise(const PointwiseShape& shape, const float* matrix, int64_t out_stride, int64_t in_stride,      \
-                      float* packed);                                                                               \
+                      int64_t begin, int64_t end, float* packed);                                                   \
   /* Pixels [begin, end). */                                                                                        \
   void pointwise(const PointwiseShape& shape, const PointwiseMaps& maps, const float* packed, int64_t begin,        \
                  int64_t end, float* scratch);                                                                      \

@@ -1,6 +1,7 @@
 """1x1 convolutions of many maps, each with its own matrix."""
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,14 +13,15 @@ from partnas.ops.namespaces import register
 _HAS_BFLOAT16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 MOST_CHANNELS = {
-    torch.float32: 128,
+    # The widest that cells read as one: the four nodes of a fusion cell.
+    torch.float32: 1152,
     # Where the CPU multiplies bfloat16 itself, the library does so at twice the speed of float32; elsewhere it crawls,
     # as it does in float16.
-    torch.bfloat16: 16 if _HAS_BFLOAT16_UNITS else 128,
-    torch.float16: 128,
+    torch.bfloat16: 16 if _HAS_BFLOAT16_UNITS else math.inf,
+    torch.float16: math.inf,
 }
-"""Channels, in and out, up to which the native kernels are used: beyond, the library is as fast or faster, for it cuts
-large matrices into blocks that fit the caches (``bench/bench_pointwise.py``)."""
+"""Channels, in and out, up to which the native kernels are used: that far they are as fast as the library or faster,
+but for matrices of 512 and more over a few hundred pixels (``bench/bench_pointwise.py``)."""
 
 
 def pointwise(
