@@ -221,9 +221,13 @@ void interleave(const char* input, char* output, int64_t units, int64_t begin, i
   for (int64_t pixel = begin; pixel < end; ++pixel) {
     const char* from = input + pixel * bytes;
     char* to = output + pixel * bytes;
+    const auto following = reinterpret_cast<uintptr_t>(from + bytes);
     for (int64_t next = 0; next < units; next += step) {
       // The last step may do units again that the one before has done.
       const int64_t j = next < units - step ? next : units - step;
+      // As many streams of memory are more than the hardware foresees: the next pixel is asked for ahead.
+      for (int64_t line = 0; streams && line < groups * width; line += 64)
+        __builtin_prefetch(reinterpret_cast<const void*>(following + static_cast<uintptr_t>(j * groups * 4 + line)), 0, 2);
       __m256i zipped[groups];
       zip<groups>(from + j * 4, units * 4, zipped);
 #pragma GCC unroll 8
