@@ -4,17 +4,20 @@
 [--no-compile] [--graph] [--csv FILE]``
 
 The weight step is forward and backward without gradients of the alphas, the alpha step one without gradients of the
-weights; neither has an optimizer in it. ``--memory`` tells what autograd keeps for backward instead.
+weights; neither has an optimizer in it. ``--memory`` tells what a weight step keeps for backward, and its peak, instead.
 """
 
 import argparse
+import multiprocessing
 import time
+from functools import partial
 
 import torch
-from live import live_bytes
+from live import live_bytes, peak_bytes
 from plain_darts import PlainSupernet, copy_weights, products, weight_pairs
 from timing import LAYOUTS, Case, main, name_of, options_from
 
+from partnas.allocator import keep_freed_memory
 from partnas.architect import frozen
 from partnas.nn.layout import cell_layouts
 from partnas.nn.supernet import Supernet
@@ -131,27 +134,41 @@ def cases(options: argparse.Namespace):
                     yield Case(f"{name}, {label}", contestants, tolerance=1.0)
 
 
-def kept_bytes(net, x):
-    """Bytes that live between forward and backward of a weight step beside parameters and images."""
-    with frozen(list(net.alphas.values())):
-        return live_bytes(lambda: net(x))
+def memory_of(label: str, preset: str, batch: int, device: torch.device, threads: int) -> tuple[int, int]:
+    """Bytes of a weight step: what lives between its forward and backward beside parameters and images, and by how much
+    the memory of the process rises over the whole of it."""
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    space = space_of("search", preset)
+    x = torch.randn(batch, 3, space.input_size, space.input_size, device=device)
+    gradient = torch.randn(batch, space.parts, 3, device=device)
+    if label in LAYOUTS:
+        peer = Peer(supernet(space, device), x, gradient, "weights", LAYOUTS[label])
+        step, alphas, forward = peer, peer.alphas, partial(peer.plain, peer.x, peer.alphas)
+    else:
+        net = supernet(space, device, **VARIANTS[label])
+        x = x.to(memory_format=torch.channels_last)
+        step, alphas, forward = our_step(net, x, gradient, "weights"), net.alphas, partial(net, x)
+    peak = peak_bytes(step, device)
+    with frozen(list(alphas.values())):
+        return live_bytes(forward), peak
 
 
 def memory(options: argparse.Namespace) -> None:
-    space, side = space_of("search", options.preset), space_of("search", options.preset).input_size
-    x = torch.randn(options.batch, 3, side, side, device=options.device).to(memory_format=torch.channels_last)
-    print(f"{options.preset} supernet, batch {options.batch}: kept for backward, MB an image")
-    for label, variant in VARIANTS.items():
-        print(
-            f"    {label:<18}{kept_bytes(supernet(space, options.device, **variant), x) / options.batch / 1e6:8.1f}",
-            flush=True,
-        )
+    print(f"{options.preset} supernet, batch {options.batch}, weight step, MB an image: kept for backward, peak")
+    # A process for each: what one has freed, the next would use.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        for label in (*LAYOUTS, *VARIANTS):
+            arguments = label, options.preset, options.batch, options.device, options.threads
+            kept, peak = (size / options.batch / 1e6 for size in processes.apply(memory_of, arguments))
+            name = f"plain, {label}" if label in LAYOUTS else label
+            print(f"    {name:<22}{kept:8.1f}{peak:8.1f}", flush=True)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="search")
     parser.add_argument("--tolerance", type=float, default=5e-2)
-    parser.add_argument("--memory", action="store_true", help="tell what is kept, and time nothing")
+    parser.add_argument("--memory", action="store_true", help="tell what a step keeps and its peak, and time nothing")
     parser.add_argument("--variants", action="store_true", help="time the ways to recompute and bfloat16, too")
     parser.set_defaults(rounds=5, compile=True)
 

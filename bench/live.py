@@ -1,7 +1,9 @@
 """What a computation leaves in memory."""
 
 import gc
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +35,25 @@ def live_bytes(function: Callable[[], Any]) -> int:
     size = sum(size for reference, size in made.storages.values() if not reference.expired())
     del result
     return size
+
+
+def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
+    """Bytes by which the memory of ``device`` that the process holds rises at most while ``function`` runs: resident
+    memory on a CPU (of Linux), that of PyTorch's allocator on a GPU. A process that did other work before holds memory
+    that can be used again, which is then not counted: ask in a fresh one."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+    function()
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    return 1024 * int(re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
 def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
