@@ -134,21 +134,26 @@ def cases(options: argparse.Namespace):
                     yield Case(f"{name}, {label}", contestants, tolerance=1.0)
 
 
+def weight_step(label, space, batch, device):
+    """A weight step of a variant of ours, or of the plain network in a layout; its forward alone; and the alphas."""
+    x = torch.randn(batch, 3, space.input_size, space.input_size, device=device)
+    gradient = torch.randn(batch, space.parts, 3, device=device)
+    if label in LAYOUTS:
+        peer = Peer(supernet(space, device), x, gradient, "weights", LAYOUTS[label])
+        return peer, partial(peer.plain, peer.x, peer.alphas), peer.alphas
+    net = supernet(space, device, **VARIANTS[label])
+    x = x.to(memory_format=torch.channels_last)
+    return our_step(net, x, gradient, "weights"), partial(net, x), net.alphas
+
+
 def memory_of(label: str, preset: str, batch: int, device: torch.device, threads: int) -> tuple[int, int]:
     """Bytes of a weight step: what lives between its forward and backward beside parameters and images, and by how much
     the memory of the process rises over the whole of it."""
     keep_freed_memory()
     torch.set_num_threads(threads)
     space = space_of("search", preset)
-    x = torch.randn(batch, 3, space.input_size, space.input_size, device=device)
-    gradient = torch.randn(batch, space.parts, 3, device=device)
-    if label in LAYOUTS:
-        peer = Peer(supernet(space, device), x, gradient, "weights", LAYOUTS[label])
-        step, alphas, forward = peer, peer.alphas, partial(peer.plain, peer.x, peer.alphas)
-    else:
-        net = supernet(space, device, **VARIANTS[label])
-        x = x.to(memory_format=torch.channels_last)
-        step, alphas, forward = our_step(net, x, gradient, "weights"), net.alphas, partial(net, x)
+    weight_step(label, space, 1, device)[0]()
+    step, forward, alphas = weight_step(label, space, batch, device)
     peak = peak_bytes(step, device)
     with frozen(list(alphas.values())):
         return live_bytes(forward), peak

@@ -1,5 +1,6 @@
 """What a computation leaves in memory."""
 
+import ctypes
 import gc
 import re
 from collections.abc import Callable, Iterator
@@ -39,13 +40,15 @@ def live_bytes(function: Callable[[], Any]) -> int:
 
 def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
     """Bytes by which the memory of ``device`` that the process holds rises at most while ``function`` runs: resident
-    memory on a CPU (of Linux), that of PyTorch's allocator on a GPU. A process that did other work before holds memory
-    that can be used again, which is then not counted: ask in a fresh one."""
+    memory on a CPU (of Linux with glibc), that of PyTorch's allocator on a GPU. Results of an earlier run of it must be
+    gone; that run keeps what the libraries take once out of the count."""
+    gc.collect()
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         function()
         return torch.cuda.max_memory_allocated(device) - before
+    ctypes.CDLL(None).malloc_trim(0)  # what is free but kept would serve uncounted
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
     function()
