@@ -54,7 +54,9 @@ class DataConfig(Strict):
         128, ge=0, description="training frames held out of training and measured after every epoch"
     )
     workers: int = pydantic.Field(0, ge=0, description="loader processes")
-    cache: bool = pydantic.Field(False, description="keep decoded images in memory")
+    cache: bool = pydantic.Field(
+        False, description="keep decoded images in memory; loader processes do so for an epoch"
+    )
 
     @pydantic.model_validator(mode="after")
     def _check_sets(self) -> "DataConfig":

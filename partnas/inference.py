@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from partnas.data import PoseDataset, RootDataset, collate, mirror_coordinates
+from partnas.data import PoseDataset, RootDataset, batches_of, mirror_coordinates
 from partnas.metrics import mpjpe, mrpe
 
 
@@ -52,8 +51,9 @@ def predict_set(
     was_training = network.training
     network.eval()
     found = []
-    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate)
-    for batch in tqdm(loader, desc=progress, unit="batch", disable=None if progress else True):
+    batches = batches_of(dataset, batch_size, workers)
+    total = -(-len(dataset) // batch_size)
+    for batch in tqdm(batches, desc=progress, total=total, unit="batch", disable=None if progress else True):
         predicted = predict(network, batch["image"].to(device), flip_test, dataset.heatmap_size)
         found.append(predicted.float().cpu().numpy())
     network.train(was_training)

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from partnas.allocator import keep_freed_memory
 from partnas.config import JobConfig
-from partnas.data import EpochSampler, PoseDataset, collate, epoch_length
+from partnas.data import EpochSampler, PoseDataset, batches_of, epoch_length
 from partnas.datasets import account
 from partnas.distributed import World
 from partnas.errors import PartnasError, Stopped
@@ -61,14 +60,8 @@ class Batches:
                 start=skipped,
                 has_depth=self.dataset.has_depth,
             )
-            yield from DataLoader(
-                self.dataset,
-                self.local_batch,
-                sampler=sampler,
-                num_workers=self.workers,
-                collate_fn=collate,
-                pin_memory=self.world.device.type == "cuda",
-            )
+            is_pinned = self.world.device.type == "cuda"
+            yield from batches_of(self.dataset, self.local_batch, self.workers, sampler=sampler, pin_memory=is_pinned)
             epoch, skipped = epoch + 1, 0
 
     def next(self) -> Batch:

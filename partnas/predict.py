@@ -79,7 +79,7 @@ def predict(
     skeleton = network.space.body
     records, pictures = [], []
     for file in tqdm(files, desc="predict", unit="image", disable=None if progress else True):
-        image = read_image(file)
+        image = read_image(file, upright=True)
         height, width = image.shape[:2]
         focal, principal = read_camera(camera, (width, height))
         people = people_of.get(file.name) or ([] if boxes else [{"bbox": [0, 0, width, height]}])

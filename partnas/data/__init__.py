@@ -4,7 +4,7 @@ from partnas.data.augmentation import Augmentation, mirror_coordinates
 from partnas.data.check import check
 from partnas.data.coco import read_coco
 from partnas.data.crop import camera_to_voxels, crop_image, expand_box, voxels_to_camera
-from partnas.data.dataset import PoseDataset, collate, embedded_root, mean_pose
+from partnas.data.dataset import PoseDataset, batches_of, collate, embedded_root, mean_pose
 from partnas.data.frames import Frames, concatenated
 from partnas.data.human36m import SPLITS, read_human36m
 from partnas.data.images import normalise, read_image
@@ -23,6 +23,7 @@ __all__ = [
     "Frames",
     "PoseDataset",
     "RootDataset",
+    "batches_of",
     "camera_to_voxels",
     "check",
     "collate",

@@ -64,10 +64,14 @@ def read_file(path: Path, parts: Sequence[str], aliases: Mapping[str, str] | Non
         unknown = [name for name, found in zip(names, plain, strict=True) if found not in expected]
         if unknown:
             raise PartnasError(
-                f"{path}: categories: keypoints: {unknown[0]!r} is none of the joints {', '.join(parts)}"
+                f"{path}: categories: keypoints: {unknown[0]!r} is none of the joints {', '.join(parts)}; "
+                "use the public release's file"
             )
         if plain != expected:
-            raise PartnasError(f"{path}: categories: keypoints: {list(names)} are not in the order {', '.join(parts)}")
+            raise PartnasError(
+                f"{path}: categories: keypoints: {list(names)} are not in the order {', '.join(parts)}; use the public "
+                "release's file"
+            )
     return lists["images"], lists["annotations"]
 
 
@@ -84,7 +88,8 @@ def require_front(people: Table, root: int) -> None:
     """Require that each pelvis of ``keypoints_cam`` lies in front of its camera."""
     depth = people["keypoints_cam"][:, root, 2]
     people.require(
-        depth > 0, lambda index: f"keypoints_cam: the pelvis lies behind the camera (z = {depth[index]:g} mm)"
+        depth > 0,
+        lambda index: f"keypoints_cam: the pelvis lies behind the camera (z = {depth[index]:g} mm); mend or remove it",
     )
 
 

@@ -102,24 +102,27 @@ def _check_part(part: Part, report: Report, progress: bool) -> None:
         files = [part.folder / name.decode() for name in part.names(images["file_name"]).tolist()]
         sizes = np.column_stack([images["width"], images["height"]]).tolist()
         faults = faults_of(_image_problem, list(zip(files, sizes, strict=True)), part.title, progress=progress)
-        broken = [fault for fault in faults if fault]
+    except PartnasError as error:
+        report.problems.append(str(error))
+        return
+    broken = [fault for fault in faults if fault]
+    report.problems += broken
+    try:
         frames = part.read(skip_broken=True)
     except PartnasError as error:
         report.problems.append(str(error))
         return
     known = set(broken)
-    report.problems += broken + [line for line in frames.skipped if line not in known]
+    report.problems += [line for line in frames.skipped if line not in known]
     report.parts.append(_summary(part, frames, len(files)))
 
 
 def _image_problem(image: tuple[Path, list[int]]) -> str:
     path, size = image
     try:
-        height, width = read_image(path).shape[:2]
+        read_image(path, size=size)
     except PartnasError as error:
         return str(error)
-    if [width, height] != size:
-        return f"{path}: is {width}x{height}, its annotation says {size[0]}x{size[1]}; mend width and height"
     return ""
 
 

@@ -84,7 +84,7 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     A crop that shrinks the image by two or more is taken from an image reduced by area averaging first, since bilinear
     sampling alone would alias.
     """
-    shrink = int(shrink_of(transform))
+    shrink = min(int(shrink_of(transform)), *image.shape[:2])
     if shrink >= 2:
         image = averaged(image, shrink)
         transform = of_reduced(transform, shrink)

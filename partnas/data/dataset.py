@@ -1,11 +1,13 @@
 """Annotated people as tensors for training and evaluation."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from partnas.data.augmentation import Augmentation
 from partnas.data.crop import (
@@ -39,7 +41,8 @@ class PoseDataset(Dataset):
         depth: Voxels along z.
         augmentation: What to vary, or None.
         seed: Of the augmentation.
-        cache: Keep decoded images in memory: for small sets (a 160² image takes 77 kB). Worker processes keep their own.
+        cache: Keep decoded images in memory: for small sets (a 160² image takes 77 kB). Worker processes keep their own,
+            and those of a job begin anew each epoch.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class PoseDataset(Dataset):
             augmentation.objects()  # a missing folder is told now, and what is read is shared with forked workers
         extended = expand_boxes(source.bboxes, source.image_sizes)
         self.boxes = np.where(source.boxes_are_extended[:, None], source.bboxes, extended)
-        self._cached: dict[tuple[int, int], np.ndarray] | None = {} if cache else None
+        self._cached: dict[tuple[bytes, int], np.ndarray] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -118,11 +121,14 @@ class PoseDataset(Dataset):
 
     def _image(self, index: int, reduction: int) -> np.ndarray:
         if self._cached is None:
-            return read_image(self.source.image_path(index), reduction)
-        key = index, reduction
+            return self._read(index, reduction)
+        key = self.source.image_names[index], reduction
         if key not in self._cached:
-            self._cached[key] = read_image(self.source.image_path(index), reduction)
+            self._cached[key] = self._read(index, reduction)
         return self._cached[key]
+
+    def _read(self, index: int, reduction: int) -> np.ndarray:
+        return read_image(self.source.image_path(index), reduction, self.source.image_sizes[index].tolist())
 
 
 def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -130,6 +136,21 @@ def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     last = [{**sample, "image": sample["image"].permute(1, 2, 0)} for sample in samples]
     batch = default_collate(last)
     return {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
+
+
+def batches_of(
+    dataset: Dataset, batch_size: int, workers: int = 0, **options: Any
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of a data set as :func:`collate` makes them; ``options`` are those of ``DataLoader``.
+
+    Raises:
+        PartnasError: A sample cannot be read: the same one line, whichever process found it.
+    """
+    try:
+        yield from DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate, **options)
+    except PartnasError as error:
+        # A worker's error comes with its traceback as the message, the error itself last.
+        raise PartnasError(str(error).strip().rsplit(f"{PartnasError.__name__}: ", 1)[-1]) from None
 
 
 def mean_pose(source: Frames) -> np.ndarray:

@@ -120,11 +120,12 @@ def _read_subject(root: Path, subject: int, stride: int, skip_broken: bool) -> F
     numbered = {name: Whole() for name in (*MOMENT, "cam_idx")}
     images = read_images(data_path, image_rows, {**numbered, "action_name": Text()}, skip_broken)
     people = read_people(data_path, people_rows, images, {"keypoints_vis": Numbers((ON_DISK,), np.bool_)}, skip_broken)
-    people.keep(images["frame_idx"][people["image"]] % stride == 0)
+    people.keep(images["frame_idx"][people["image"]] % stride == 0, "between the frames of the stride")
     _require_inside(people, images)
     require_boxes(people, images)
     cameras = _join_cameras(people, images, camera_path)
     _join_joints(people, images, joint_path)
+    _read_centres(people, images, cameras)
     camera = _in_camera(people, cameras)
     focal, principal = (cameras[name][people["camera"]] for name in ("f", "c"))
     visible = people["keypoints_vis"]
@@ -189,7 +190,7 @@ def _camera(path: Path, cameras: Any, number: str) -> dict[str, np.ndarray]:
         raise PartnasError(f"{path}: {where}: {far[0]} holds a value over {FARTHEST:g}; mend the calibration")
     if not (camera["f"] > 0).all():
         raise PartnasError(f"{path}: {where}: f must be positive, not {camera['f'].tolist()}; mend the calibration")
-    if np.abs(camera["R"] @ camera["R"].T - np.eye(3)).max() > 1e-2:
+    if np.abs(camera["R"] @ camera["R"].T - np.eye(3)).max() > 1e-2 or np.linalg.det(camera["R"]) < 0:
         raise PartnasError(f"{path}: {where}: R is no rotation; mend the calibration")
     if old:
         camera["t"] = -camera["R"] @ camera.pop("T")
@@ -222,10 +223,33 @@ def _pose_at(content: Any, key: list[int]) -> dict[str, Any]:
     return {"id": name, "joints": content}
 
 
+def _read_centres(people: Table, images: Table, cameras: dict[str, np.ndarray]) -> None:
+    """Turn ``t`` to the translation for the cameras whose file holds the camera's centre by that name, as the public
+    converter writes it: those that see most of their people only if it is so read."""
+    centres = {**cameras, "t": -np.einsum("cij,cj->ci", cameras["R"], cameras["t"])}
+    share = [_share_seen(people, images, read) for read in (cameras, centres)]
+    swapped = (share[1] > 0.5) & (share[0] < 0.5)
+    cameras["t"][swapped] = centres["t"][swapped]
+
+
+def _share_seen(people: Table, images: Table, cameras: dict[str, np.ndarray]) -> np.ndarray:
+    """For each camera, of how many of its people it sees the pelvis inside the image."""
+    camera, pelvis = people["camera"], _camera_joints(people, cameras)[:, HUMAN36M.root]
+    with np.errstate(all="ignore"):
+        pixels = pelvis[:, :2] / pelvis[:, 2:] * cameras["f"][camera] + cameras["c"][camera]
+    seen = (pelvis[:, 2] > 0) & (pixels >= 0).all(1) & (pixels < image_sizes(people, images)).all(1)
+    count = len(cameras["t"])
+    return np.bincount(camera, seen, count) / np.maximum(np.bincount(camera, minlength=count), 1)
+
+
+def _camera_joints(people: Table, cameras: dict[str, np.ndarray]) -> np.ndarray:
+    camera = people["camera"]
+    return np.einsum("nij,npj->npi", cameras["R"][camera], people["world"]) + cameras["t"][camera, None]
+
+
 def _in_camera(people: Table, cameras: dict[str, np.ndarray]) -> np.ndarray:
     """The joints in camera millimetres, ``(N, 18, 3)``, of the people who are in front of their camera."""
-    camera = people["camera"]
-    joints = np.einsum("nij,npj->npi", cameras["R"][camera], people["world"]) + cameras["t"][camera, None]
+    joints = _camera_joints(people, cameras)
     seen = ((joints[..., 2] > 0) & (np.abs(joints) < FARTHEST).all(-1)).all(1)
     people.require(
         seen,

@@ -29,43 +29,57 @@ READ_AS = {
 SMALL = 1 << 17
 """Pixels; what has no more than that is always decoded at full size, which takes less than half a millisecond."""
 
-JPEG_START = b"\xff\xd8"
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 TAIL = 64
-"""Bytes at the end of a JPEG in which its end marker must stand; some writers pad it."""
+"""Bytes at the end of a JPEG in which its end marker mostly stands; some writers pad it, cameras append to it."""
 
 TOGETHER = 256
 
 Item = TypeVar("Item")
 
 
-def read_image(path: Path | str, reduction: int = 1) -> np.ndarray:
+def read_image(
+    path: Path | str, reduction: int = 1, size: Sequence[int] | None = None, upright: bool = False
+) -> np.ndarray:
     """An image file as RGB.
 
     Args:
         path: Of the file.
         reduction: 1, 2, 4 or 8: that many times smaller, each pixel the mean of those that it stands for. A JPEG is
             decoded at that size at once, which takes less time; incomplete pixels at its far edges are kept.
+        size: Width and height in pixels that the image must have, as its annotation says.
+        upright: Turn it as its EXIF orientation says. Annotations are in the pixels as they are stored.
 
     Returns:
         ``(H, W, 3)`` uint8.
 
     Raises:
-        PartnasError: The file is missing, empty, truncated, or no image.
+        PartnasError: The file is missing, empty, truncated, of another size, or no image.
     """
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise PartnasError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (OSError, ValueError) as error:
+        raise PartnasError(_cannot_be_read(path, error)) from None
     if not content:
         raise PartnasError(f"{path}: empty; copy it again")
-    if _is_cut_off(content[:2], content[-TAIL:]):
+    if _is_cut_off(content):
         raise PartnasError(f"{path}: truncated JPEG; copy it again")
-    is_jpeg = content[:2] == JPEG_START
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), READ_AS[reduction if is_jpeg else 1])
+    at_once = reduction if content[:2] == JPEG_START else 1
+    flags = READ_AS[at_once] | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:
+        image = None
     if image is None:
         raise PartnasError(f"{path}: broken, or no image; replace the file")
-    return image if is_jpeg else averaged(image, reduction)
+    found = image.shape[1::-1]
+    if size is not None and found != tuple(-(-side // at_once) for side in size):
+        shown = f"{found[0] * at_once}x{found[1] * at_once}{' or a little less' if at_once > 1 else ''}"
+        raise PartnasError(
+            f"{path}: is {shown}, its annotation says {size[0]}x{size[1]}; mend width and height, or copy the image again"
+        )
+    return image if at_once == reduction else averaged(image, reduction)
 
 
 def averaged(image: np.ndarray, reduction: int) -> np.ndarray:
@@ -84,12 +98,13 @@ def unreadable(path: Path | str) -> str:
             start = file.read(2)
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - TAIL, 0))
-            end = file.read()
-    except OSError as error:
-        return f"{path}: cannot be read ({error.strerror}); check the path"
+            is_whole = start != JPEG_START or JPEG_END in file.read()
+        is_whole = is_whole or not _is_cut_off(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        return _cannot_be_read(path, error)
     if not size:
         return f"{path}: empty; copy it again"
-    return f"{path}: truncated JPEG; copy it again" if _is_cut_off(start, end) else ""
+    return "" if is_whole else f"{path}: truncated JPEG; copy it again"
 
 
 def faults_of(
@@ -107,8 +122,23 @@ def faults_of(
     return faults
 
 
-def _is_cut_off(start: bytes, end: bytes) -> bool:
-    return start == JPEG_START and b"\xff\xd9" not in end
+def _is_cut_off(content: bytes) -> bool:
+    """Whether a JPEG has no end marker after the first scan of its own, whatever a thumbnail or a trailer holds."""
+    if content[:2] != JPEG_START or JPEG_END in content[-TAIL:]:
+        return False
+    place = len(JPEG_START)
+    while content[place : place + 2] != JPEG_SCAN:
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        if content[place : place + 1] != b"\xff" or length < 2:
+            return True
+        place += 2 + length
+    return JPEG_END not in content[place:]
+
+
+def _cannot_be_read(path: Path | str, error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return f"{path}: cannot be read ({error.strerror}); check the path"
+    return f"{str(path)!r}: is no file name; mend it"
 
 
 def reduction_for(shrink: float, image_size: np.ndarray) -> int:
@@ -116,7 +146,7 @@ def reduction_for(shrink: float, image_size: np.ndarray) -> int:
     times, so that the crop never enlarges; 1 for a small image."""
     if image_size[0] * image_size[1] <= SMALL:
         return 1
-    return next((reduction for reduction in (8, 4, 2) if reduction <= shrink), 1)
+    return next((reduction for reduction in (8, 4, 2) if reduction <= min(shrink, *image_size)), 1)
 
 
 def normalise(image: np.ndarray, colour: np.ndarray | None = None) -> np.ndarray:

@@ -32,7 +32,7 @@ def read_boxes(path: Path | str) -> dict[str, list[dict[str, Any]]]:
         rows = []
         for name, boxes in content.items():
             if not isinstance(boxes, list):
-                raise PartnasError(f"{path}: {name}: is not a list of boxes [xmin, ymin, width, height]")
+                raise PartnasError(f"{path}: {name}: is not a list of boxes; write [[xmin, ymin, width, height], …]")
             rows += [{"image_id": name, "bbox": box} for box in boxes]
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in content}
     elif isinstance(content, list):
@@ -83,5 +83,5 @@ def _numbers(path: Path, value: Any, count: int, where: str) -> list[float]:
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != count or not np.isfinite(numbers).all():
-        raise PartnasError(f"{path}: {where}: {str(value)[:60]} is not {count} finite numbers")
+        raise PartnasError(f"{path}: {where}: {repr(value)[:60]} is not {count} finite numbers; give pixels")
     return numbers

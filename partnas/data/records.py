@@ -134,7 +134,7 @@ class Numbers:
         array = _tried([value])
         if array is not None and array.dtype.kind == "f" and not self._is_finite(array):
             return "holds a value that is not finite"
-        shown = f"{str(value)[:SHOWN]} " if len(self.shape) < 2 else ""
+        shown = f"{repr(value)[:SHOWN]} " if len(self.shape) < 2 else ""
         return f"{shown}is not {' x '.join(map(str, self.shape))} numbers" if self.shape else f"{shown}is not a number"
 
     def filler(self) -> Any:
@@ -162,10 +162,10 @@ class Whole:
         array = _tried(values)
         if array is None or array.ndim != 1 or array.dtype.kind not in "iu" or (array < self.least).any():
             return None if values else np.empty(0, np.int64)
-        return array.astype(np.int64)
+        return None if (array > np.iinfo(np.int64).max).any() else array.astype(np.int64)
 
     def fault(self, value: Any) -> str:
-        return f"{str(value)[:SHOWN]!r} is not a whole number of at least {self.least}"
+        return f"{str(value)[:SHOWN]!r} is not a whole number of at least {self.least} in 64 bits"
 
     def filler(self) -> Any:
         return self.least
@@ -180,7 +180,10 @@ class Text:
     def column(self, values: list[Any]) -> np.ndarray | None:
         if not all(isinstance(value, str) and value for value in values):
             return None
-        return np.array([value.encode() for value in values], dtype=np.bytes_)
+        try:
+            return np.array([value.encode() for value in values], dtype=np.bytes_)
+        except UnicodeEncodeError:
+            return None
 
     def fault(self, value: Any) -> str:
         return f"{str(value)[:SHOWN]!r} is not a text"
@@ -297,7 +300,7 @@ class Table:
         values = self.columns["id"]
         first = np.zeros(len(values), bool)
         first[np.unique(values, return_index=True)[1]] = True
-        self.require(first, lambda index: f"id {values[index]} stands twice; ids are unique")
+        self.require(first, lambda index: f"id {values[index]} stands twice; give each its own")
 
     def join(self, other: "Table", field: str, column: str) -> None:
         """Add ``column``, the index in ``other`` of the entry whose id ``field`` holds."""
@@ -324,7 +327,9 @@ class Table:
         wanted = np.ones(len(rows), bool)
         for place, row in enumerate(rows):
             if not isinstance(row, dict):
-                faults[place] = f"{self.kind} at place {start + place} is a {type(row).__name__}, not an object"
+                faults[place] = (
+                    f"{self.kind} at place {start + place} is a {type(row).__name__}, not an object; mend or remove it"
+                )
                 rows[place], wanted[place] = {}, False
         for reason, (name, unwanted) in leave_out.items():
             places = np.flatnonzero(wanted)
@@ -340,7 +345,8 @@ class Table:
             read[name], bad = _column(name, column, rows_wanted)
             for index, fault in bad.items():
                 row, place = rows_wanted[index], int(places[index])
-                named = f"{self.kind} {row[self.key]}" if self.key in row else f"{self.kind} at place {start + place}"
+                place_of = f"at place {start + place}"
+                named = f"{self.kind} {_shown_id(row[self.key]) if self.key in row else place_of}"
                 faults.setdefault(place, f"{named}: {fault}; mend or remove it")
         for place in sorted(faults):
             self._broken(start + place, f"{self.path}: {faults[place]}")
@@ -405,7 +411,9 @@ def _tried(values: Sequence[Any]) -> np.ndarray | None:
 
 
 def _shown_id(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    """An entry's id for a message, on one line; broken ones may be anything."""
+    text = value.decode() if isinstance(value, bytes) else str(value)
+    return text if text.isprintable() and len(text) <= SHOWN else repr(text[:SHOWN])
 
 
 def _unreadable(path: Path, error: OSError) -> PartnasError:

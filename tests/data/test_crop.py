@@ -90,3 +90,9 @@ def test_only_what_a_crop_samples_of_a_large_image_is_touched(side):
         difference = warp(image, transform, 128).astype(int) - warp(large, moved, 128)
         assert np.abs(difference).max() <= 1
     assert warp(image, crop_transform(np.array([-500.0, 0, 100, 100]), 64), 64).max() == 0
+
+
+def test_a_strip_thinner_than_the_crop_shrinks_it():
+    image = np.full((8, 9000, 3), 200, np.uint8)
+    for box in ([0.0, -4496, 9000, 9000], [0.0, 0, 30_000, 30_000]):
+        assert warp(image, crop_transform(np.array(box), 64), 64).shape == (64, 64, 3)

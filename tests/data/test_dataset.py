@@ -1,3 +1,6 @@
+import zlib
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -7,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from partnas.data import Augmentation, EpochSampler, PoseDataset, mean_pose, mirror_coordinates, read_human36m
 from partnas.data.crop import crop_image
-from partnas.data.dataset import collate
-from partnas.data.images import MEAN, STD, normalise, read_image, reduction_for
+from partnas.data.dataset import batches_of, collate
+from partnas.data.images import MEAN, STD, normalise, read_image, reduction_for, unreadable
 from partnas.errors import PartnasError
 
 
@@ -102,6 +105,65 @@ def test_broken_images(tmp_path, content):
         read_image(path)
     with pytest.raises(PartnasError, match=r"none\.jpg: cannot be read"):
         read_image(tmp_path / "none.jpg")
+
+
+def jpeg(image):
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+def test_what_cameras_append_to_a_jpeg_is_no_fault(tmp_path):
+    path, content = tmp_path / "x.jpg", jpeg(np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8))
+    thumbnail = b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content
+    for whole in (content + b"SEFH" + bytes(100), content[:2] + thumbnail + content[2:] + bytes(100)):
+        path.write_bytes(whole)
+        assert unreadable(path) == ""
+        assert read_image(path).shape == (40, 80, 3)
+    path.write_bytes(content[:2] + thumbnail + content[2 : len(content) // 2] + bytes(100))
+    assert unreadable(path) == f"{path}: truncated JPEG; copy it again"
+    with pytest.raises(PartnasError, match=r"x\.jpg: truncated JPEG"):
+        read_image(path)
+
+
+def test_annotated_pixels_are_those_that_are_stored(tmp_path):
+    path, content = tmp_path / "x.jpg", jpeg(np.zeros((40, 80, 3), np.uint8))
+    orientation = b"II*\0" + (8).to_bytes(4, "little") + b"\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + bytes(4)
+    exif = b"Exif\0\0" + orientation
+    path.write_bytes(content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + content[2:])
+    assert read_image(path).shape == (40, 80, 3)
+    assert read_image(path, upright=True).shape == (80, 40, 3)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("reduction", [1, 2, 8])
+def test_an_image_has_the_size_that_its_annotation_says(tmp_path, suffix, reduction, error_line):
+    path = tmp_path / f"x.{suffix}"
+    cv2.imwrite(str(path), np.zeros((41, 83, 3), np.uint8))
+    assert len(read_image(path, reduction, (83, 41)))
+    error_line("its annotation says 166x82; mend width and height", lambda: read_image(path, reduction, (166, 82)))
+
+
+def test_file_names_that_are_none(tmp_path, error_line):
+    for name in ("x\0.jpg", "x\ud800.jpg"):
+        error_line("is no file name", lambda name=name: read_image(tmp_path / name))
+        assert "is no file name" in unreadable(tmp_path / name)
+
+
+def test_a_png_that_is_larger_than_can_be(tmp_path, error_line):
+    path = tmp_path / "x.png"
+    cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[16:24] = (70_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    error_line("broken, or no image", lambda: read_image(path))
+
+
+def test_a_fault_that_a_worker_finds_is_one_line_too(small_set, error_line):
+    dataset = PoseDataset(read_human36m(small_set, [1]), 64, 16, 16)
+    Path(dataset.source.image_path(0)).unlink()
+    for workers in (0, 1):
+        line = error_line("cannot be read", lambda n=workers: list(batches_of(dataset, 2, n)))
+        assert line == f"{dataset.source.image_path(0)}: cannot be read (No such file or directory); check the path"
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

@@ -62,11 +62,16 @@ FAULTS = [
         lambda d, c, j: d["annotations"][0].update(keypoints_vis=[True] * 3),
         r"annotation 1: keypoints_vis .* is not 17 numbers",
     ),
+    (lambda d, c, j: d["annotations"][1].update(bbox="a\nb"), r"annotation 2: bbox 'a\\nb' is not 4 numbers"),
+    (lambda d, c, j: d["annotations"][1].update(id=[1, "a\nb"]), r"annotation \[1, 'a\\nb'\]: id .* whole number"),
+    (lambda d, c, j: d["annotations"][1].update(id=2**63 + 5), r"'9223372036854775813' is not a whole number"),
+    (lambda d, c, j: d["images"][0].update(file_name="\ud800.jpg"), r"image 1: file_name .* is not a text"),
     (lambda d, c, j: d["images"][0].pop("cam_idx"), r"image 1: field 'cam_idx'"),
     (lambda d, c, j: d["images"][0].update(cam_idx=3), r"camera '3'"),
     (lambda d, c, j: c["1"].update(f=[0.0, 400.0]), r"subject1_camera.*f must be positive"),
     (lambda d, c, j: c["1"].pop("R"), r"'R' is missing"),
-    (lambda d, c, j: c["1"].update(t=[0, 0, -9000]), r"behind its camera"),
+    (lambda d, c, j: c["1"].update(R=[[-1, 0, 0], [0, 1, 0], [0, 0, 1]]), r"camera 1: R is no rotation"),
+    (lambda d, c, j: c["1"].update(t=[9000, 0, -9000]), r"behind its camera"),
     (lambda d, c, j: j["2"]["1"].pop("5"), r"subject1_joint_3d.*2/1/5"),
     (lambda d, c, j: j["2"]["1"]["5"][3].__setitem__(0, float("nan")), r"joint_3d.*2/1/5.*not finite"),
     (lambda d, c, j: j["2"]["1"]["5"].pop(), r"2/1/5: joints is not 17 x 3 numbers"),
@@ -98,12 +103,13 @@ def test_broken_annotations_are_left_out_and_listed(tmp_path, where, named, capl
     assert f"left out as broken: {len(frames.skipped)}" in caplog.text
 
 
-def test_the_old_camera_form(tmp_path):
+@pytest.mark.parametrize("name", ["T", "t"])
+def test_the_centre_in_the_place_of_the_translation(tmp_path, name):
     turn = [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
 
     def old(subject, data, camera, joints):
-        camera["1"] = {"R": turn, "T": [100, 200, -3000], "f": [400, 400], "c": [80, 60]}
-        joints["2"]["1"]["0"] = (np.array(joints["2"]["1"]["0"]) + [0, 3000, 0]).tolist()
+        camera["1"] = {"R": turn, name: [100, 200, -3000], "f": [400, 400], "c": [80, 60]}
+        joints["2"]["1"]["0"] = (np.array(joints["2"]["1"]["0"]) + [100, 3200, -3000]).tolist()
 
     root = write_set(tmp_path / "set", frames=(0,), change=old)
     world = json.loads((root / "annotations/Human36M_subject1_joint_3d.json").read_text())["2"]["1"]["0"]

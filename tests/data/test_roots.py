@@ -73,7 +73,7 @@ def test_a_file_without_roots_or_scores(tmp_path):
             "entry for image 0: root_cam holds a value that is not finite",
         ),
         (lambda e: e[0].update(root_cam=None), "entry for image 0: root_cam None is not 3 numbers"),
-        (lambda e: e[0].update(score="high"), "entry for image 0: score high is not a number"),
+        (lambda e: e[0].update(score="high"), "entry for image 0: score 'high' is not a number"),
         (lambda e: e[0].update(image_id=77), "image_id 77 names no usable image"),
         (lambda e: e[0].update(image_id="a.jpg"), "image_id 'a.jpg' is not a whole number"),
         (lambda e: e.insert(0, 3), "at place 0 is a int, not an object"),

@@ -140,7 +140,7 @@ def joint_field(content):
 
 FAULTS = {
     "no box": (lambda c: c["annotations"][0].pop("bbox"), r"annotation {id}: field 'bbox' is missing"),
-    "box of text": (lambda c: first(c, bbox="wide"), r"annotation {id}: bbox wide is not 4 numbers"),
+    "box of text": (lambda c: first(c, bbox="wide"), r"annotation {id}: bbox 'wide' is not 4 numbers"),
     "box of three": (lambda c: first(c, bbox=[1, 2, 3]), r"annotation {id}: bbox .* is not 4 numbers"),
     "null box": (lambda c: first(c, bbox=None), r"annotation {id}: bbox None is not 4 numbers"),
     "infinite box": (lambda c: first(c, bbox=[1, 2, 3, float("inf")]), r"annotation {id}: bbox .* not finite"),
