@@ -180,13 +180,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` laid on top, dictionaries field by field."""
+    """``base`` with ``over`` laid on top, dictionaries field by field.
+
+    Raises:
+        PartnasError: Fields are laid on a value that has none, which would be lost.
+    """
     merged = dict(base)
     for key, value in over.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = merge(merged[key], value)
-        else:
-            merged[key] = value
+        below = merged.get(key)
+        if isinstance(value, dict) and below is not None:
+            if not isinstance(below, dict):
+                raise PartnasError(f"{key}: {below!r} is not a mapping of settings; set its fields, {key}.NAME=VALUE")
+            value = merge(below, value)
+        merged[key] = value
     return merged
 
 

@@ -134,6 +134,14 @@ def test_merge_keeps_its_arguments():
     assert base == {"a": {"b": 1}}
 
 
+def test_fields_of_what_has_none_are_refused():
+    assert merge({"augmentation": None}, {"augmentation": {"flip_probability": 0}})["augmentation"] is not None
+    for settings in (["network=3", "network.channels=4"], ["network=[1]", "network.channels=4"]):
+        with pytest.raises(PartnasError, match=r"network: .* is not a mapping of settings") as caught:
+            parse_settings(settings)
+        assert "\n" not in str(caught.value)
+
+
 def test_learning_rate_falls_at_the_milestones():
     rates = [learning_rate_at(epoch, 1.0, [3, 5]) for epoch in range(1, 7)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
