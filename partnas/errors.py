@@ -10,6 +10,10 @@ class PartnasError(Exception):
     exit_status = 1
 
 
+class RunFailed(PartnasError):
+    """A run cannot be finished, as when its loss is no longer finite; other runs of the same settings may be."""
+
+
 class Stopped(PartnasError):
     """The user pressed Ctrl-C; the state is saved."""
 

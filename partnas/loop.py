@@ -16,7 +16,7 @@ from partnas.config import JobConfig
 from partnas.data import EpochSampler, PoseDataset, batches_of, epoch_length
 from partnas.datasets import account
 from partnas.distributed import World
-from partnas.errors import PartnasError, Stopped
+from partnas.errors import PartnasError, RunFailed, Stopped
 from partnas.run import Run, load_weights
 
 Batch = dict[str, torch.Tensor]
@@ -201,8 +201,8 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
     resumed run does the same arithmetic as an uninterrupted one.
 
     Raises:
-        PartnasError: The loss, a figure of an epoch or a weight is no longer finite; the last good checkpoint stays.
-        Stopped: Ctrl-C or SIGTERM; the state is saved.
+        RunFailed: The loss, a figure of an epoch or a weight is no longer finite; the last good checkpoint stays.
+        Stopped: Ctrl-C or SIGTERM; the state is saved. In the last step too, so that no other job follows.
     """
     keep_freed_memory()
     total = config.epochs * job.steps_per_epoch
@@ -219,7 +219,7 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
     def check(figures: dict[str, Any], step: int, saved: int) -> None:
         for name, value in figures.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise PartnasError(
+                raise RunFailed(
                     f"{run.path}: {name.replace('_', ' ')} is {value} at step {step}; lower learning_rate or look for "
                     f"broken annotations with `partnas data check`; the state of step {saved} is kept"
                 )
@@ -262,6 +262,8 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
                     saved = step + 1
                 if stop and step + 1 < total:
                     raise Stopped(f"{run.path}: stopped after step {step + 1} of {total}; go on with --resume")
+            if world.average(torch.tensor(float(interrupt.raised), device=world.device)):
+                raise Stopped(f"{run.path}: stopped with all {total} steps done and saved; go on with --resume")
     finally:
         meter.close()
         run.close()
