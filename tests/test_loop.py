@@ -7,7 +7,7 @@ import torch
 from partnas.config import load_config
 from partnas.data import PoseDataset
 from partnas.distributed import World
-from partnas.errors import Stopped
+from partnas.errors import RunFailed, Stopped
 from partnas.loop import Batches
 from partnas.run import load_checkpoint
 from partnas.search import Search, search
@@ -80,3 +80,10 @@ def test_ctrl_c_in_the_last_step_lets_no_other_job_follow(tmp_path, monkeypatch,
     run(config, tmp_path / "run", resume=True, progress=False)
     assert (tmp_path / "run" / "genotype.json").exists()
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_run_that_diverges_says_that_it_is_this_run(tmp_path):
+    config = load_config("search", "mini", None, {**SETTINGS, "learning_rate": 3e37})
+    with pytest.raises(RunFailed, match="lower learning_rate"):
+        search(config, tmp_path / "run", progress=False)

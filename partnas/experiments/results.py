@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from partnas.datasets import name_of
+from partnas.experiments.locks import locked
 from partnas.experiments.plan import Plan
 from partnas.experiments.report import science_report
 from partnas.experiments.rows import Row, Settings
@@ -21,32 +23,38 @@ MEASURED_DIGITS = 2
 def write_results(plan: Plan, seeds: int) -> list[Path]:
     """Write ``results.json`` and the tables from the evaluations that are there; returns the tables' paths.
 
+    It holds the folder's lock, so that of several processes the last one to write has seen everything.
+
     Args:
         seeds: How many each row is to have.
     """
-    results = collect(plan, seeds)
-    write_json(plan.out / "results.json", results)
-    if plan.name == "science":
-        path = plan.out / "science.md"
-        write_text(path, science_report(results))
-        return [path]
-    return paper_table(plan, results).write(plan.out, plan.name)
+    with locked(plan.out):
+        results = collect(plan, seeds)
+        write_json(plan.out / "results.json", results)
+        if plan.name == "science":
+            path = plan.out / "science.md"
+            write_text(path, science_report(results))
+            return [path]
+        return paper_table(plan, results).write(plan.out, plan.name)
 
 
 def collect(plan: Plan, seeds: int) -> dict[str, Any]:
-    """What ``results.json`` holds: the settings, and for each row its runs and their means and spreads."""
+    """What ``results.json`` holds: the settings, and for each row its runs, their means and spreads, and its failures."""
     rows = [{"name": row.name, "title": row.title, "runs": _runs(plan, row)} for row in plan.rows]
     for row in rows:
         row["summary"] = {
             name: summary([run[name] for run in row["runs"]]).to_dict() for name in FIGURES if row["runs"]
         }
+    all_seeds = sorted({*range(seeds), *(run["seed"] for row in rows for run in row["runs"])})
+    for row, planned in zip(rows, plan.rows, strict=True):
+        row["failed"] = _failures(plan, planned, all_seeds)
     search, train = plan.search_config(_searched(plan), 0), plan.train_config(plan.rows[0], 0, None)
     return {
         "experiment": plan.name,
         "preset": plan.preset,
         "settings": plan.settings,
-        "seeds": sorted({*range(seeds), *(run["seed"] for row in rows for run in row["runs"])}),
-        "data": next((run["data"] for row in rows for run in row["runs"]), "data that was not read yet"),
+        "seeds": all_seeds,
+        "data": next((run["data"] for row in rows for run in row["runs"]), name_of(train.data)),
         "budget": {"search": _budget(search.model_dump()), "train": _budget(train.model_dump())},
         "searches": _searches(plan),
         "rows": rows,
@@ -65,25 +73,20 @@ def _searches(plan: Plan) -> list[dict[str, Any]]:
     """The complete searches: in which row's folder, of which seed, and their wall time."""
     found = []
     for row in plan.rows:
-        for path in sorted(plan.out.glob(f"rows/{row.name}/seed*/search/genotype.json")):
-            seed = _seed_of(path.parent)
-            minutes = _minutes(path.parent, plan.search_config(row, seed).batch_size)
-            found.append({"row": row.name, "seed": seed, "minutes": minutes})
+        for seed, folder in plan.folders(row):
+            if (folder / "search" / "genotype.json").exists():
+                minutes = _minutes(folder / "search", plan.search_config(row, seed).batch_size)
+                found.append({"row": row.name, "seed": seed, "minutes": minutes})
     return found
-
-
-def _seed_of(run: Path) -> int:
-    """The seed of a search or training, from where it lies."""
-    return int(run.parent.name.removeprefix("seed"))
 
 
 def _runs(plan: Plan, row: Row) -> list[dict[str, Any]]:
     """The complete runs of a row, by seed."""
     found = []
-    for path in plan.out.glob(f"rows/{row.name}/seed*/train/evaluation.json"):
-        evaluation = read_json(path)
-        trained = path.parent
-        seed = _seed_of(trained)
+    for seed, folder in plan.folders(row):
+        evaluation = read_json(plan.result(row, seed))
+        if evaluation is None:
+            continue
         run = {
             "seed": seed,
             "data": evaluation["data"],
@@ -95,10 +98,16 @@ def _runs(plan: Plan, row: Row) -> list[dict[str, Any]]:
             "flops_paper": evaluation["flops"]["paper"],
             "per_action_mm": evaluation["per_action_mm"],
             "per_part_mm": evaluation["per_part_mm"],
-            "train_minutes": _minutes(trained, plan.train_config(row, seed, None).batch_size),
+            "train_minutes": _minutes(folder / "train", plan.train_config(row, seed, None).batch_size),
         }
         found.append(run)
-    return sorted(found, key=lambda run: run["seed"])
+    return found
+
+
+def _failures(plan: Plan, row: Row, seeds: list[int]) -> list[dict[str, Any]]:
+    """The runs of a row that cannot be finished, and why."""
+    paths = ((seed, plan.failure(row, seed)) for seed in seeds)
+    return [{"seed": seed, "reason": path.read_text(encoding="utf-8").strip()} for seed, path in paths if path]
 
 
 def _minutes(run: Path, batch_size: int) -> float:
@@ -159,6 +168,11 @@ def _notes(results: dict[str, Any]) -> list[str]:
     ]
     if results["experiment"] == "table3":
         notes.append("The paper's ResNet was pretrained on ImageNet; the measured one starts from random weights.")
+    notes += [
+        f"Failed: {row['title']}, seed {failure['seed']}: {failure['reason']}"
+        for row in results["rows"]
+        for failure in row["failed"]
+    ]
     return notes
 
 

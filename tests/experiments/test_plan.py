@@ -4,6 +4,8 @@ import pytest
 
 from partnas.config import merge
 from partnas.errors import PartnasError
+from partnas.experiments import plan as plan_module
+from partnas.experiments.locks import locked
 from partnas.experiments.plan import Plan
 from partnas.experiments.rows import BUDGETS, EXPERIMENTS, QUESTIONS
 from partnas.tables import published
@@ -105,6 +107,12 @@ def test_unknown_names_are_refused(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_settings_that_have_no_fields_are_refused(tmp_path):
+    refused("--set train: 3", "train.NAME=VALUE", call=lambda: Plan("table1", tmp_path, "mini", {"train": 3}))
+    refused("network: 3", call=Plan("table1", tmp_path / "new", "mini", {"train": {"network": 3}}).open)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_of_another_experiment_is_refused(tmp_path):
     plan = Plan("table1", tmp_path / "out", "mini", {"train": {"epochs": 3}})
     plan.open()
@@ -117,9 +125,47 @@ def test_a_folder_of_another_experiment_is_refused(tmp_path):
         refused("another experiment", field, call=Plan(name, tmp_path / "out", preset, settings).open)
     (tmp_path / "out" / "experiment.json").write_text("{")
     refused("experiment.json", "cannot be read", call=plan.open)
+    for text in ("[]", "3", '{"format": "partnas.genotype"}'):
+        (tmp_path / "out" / "experiment.json").write_text(text)
+        refused("experiment.json: format is not 'partnas.experiment'", call=plan.open)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("precious")
     refused("something other", call=Plan("table1", tmp_path / "other").open)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("precious")
+    refused("file: cannot be read (Not a directory)", call=Plan("table1", tmp_path / "file").open)
+    refused("cannot be", "(Not a directory)", call=Plan("table1", tmp_path / "file" / "out").open)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_folder_that_another_process_is_making_is_no_other_thing(tmp_path):
+    for name in (".lock", ".experiment.json.a1b2c3"):
+        (tmp_path / name).write_text("")
+    Plan("table1", tmp_path).open()
+    assert (tmp_path / "experiment.json").exists()
+
+
+def test_of_two_experiments_that_make_one_folder_the_second_is_refused(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def late(folder):
+        monkeypatch.undo()
+        Plan("table2", out).open()
+        return locked(folder)
+
+    monkeypatch.setattr(plan_module, "locked", late)
+    refused("another experiment, it differs in experiment", call=Plan("table1", out).open)
+    assert json.loads((out / "experiment.json").read_text())["experiment"] == "table2"
+
+
+def test_seeds_are_read_from_folders_of_that_very_form(tmp_path):
+    plan = Plan("table1", tmp_path)
+    for name in ("seed10", "seed2", "seed0.bak", "seed02", "seed", "seeds3", "myseed4"):
+        plan.folder(plan.rows[0], 0).with_name(name).mkdir(parents=True)
+    assert [seed for seed, _ in plan.folders(plan.rows[0])] == [2, 10]
 
 
 def test_the_folder_says_what_it_is(tmp_path):

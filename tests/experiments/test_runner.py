@@ -1,6 +1,5 @@
 """Whole experiments, tiny: run, killed, gone on with, shared."""
 
-import fcntl
 import json
 import signal
 import subprocess
@@ -86,7 +85,7 @@ def test_a_whole_experiment(finished):
     assert [len(rows[name]["runs"]) for name in (*ROWS, "shuffled2", "shuffled3")] == [2, 2, 0, 0]
     for name in ROWS:
         for run in rows[name]["runs"]:
-            folder = out / "rows" / name / f"seed{run['seed']}" / "train"
+            folder = out / "rows" / name / f"seed{run['seed']}"
             evaluation = json.loads((folder / "evaluation.json").read_text())
             assert run["mpjpe_mm"] == evaluation["mpjpe_mm"]
             assert run["per_part_mm"] == evaluation["per_part_mm"]
@@ -114,7 +113,7 @@ def test_killed_and_gone_on_with_it_gives_the_same(finished, data, cli, tmp_path
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    complete = sorted(path.parent for path in out.glob("rows/*/seed*/train/evaluation.json"))
+    complete = sorted(path.parent / "train" for path in out.glob("rows/*/seed*/evaluation.json"))
     kept = {path: (path / "checkpoint.pt").stat().st_mtime_ns for path in complete}
     assert (out / "rows" / "original" / "seed0" / "train") in kept
     cli("experiment", "table2", *flags(data, out))
@@ -129,29 +128,23 @@ def plan_of(data, out, name="table2"):
     return Plan(name, out, "mini", {job: merge(SETTINGS[job], root) for job in SETTINGS}, {"threads": 1})
 
 
-def test_what_another_process_is_at_is_left_to_it(data, tmp_path, capsys):
-    plan = plan_of(data, tmp_path / "out")
-    plan.open()
-    folder = plan.folder(plan.rows[0], 0)
-    folder.mkdir(parents=True)
-    with open(folder / ".lock", "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        run_experiment(plan, 1, ["original"])
-    assert "another process" in capsys.readouterr().out
-    assert not (folder / "train").exists()
-
-
 def test_what_a_kill_before_the_first_checkpoint_left_is_cleared(data, tmp_path):
     plan = plan_of(data, tmp_path / "out", "table3")
     plan.open()
     trained = plan.folder(plan.rows[0], 0) / "train"
     trained.mkdir(parents=True)
     (trained / "metrics.jsonl").write_text('{"step": 99}\n')
+    (trained / "evaluation.json").write_text('{"mpjpe_mm": 1.0}')
     run_experiment(plan, 1, ["resnet50", "backbone"], progress=False)
     assert [json.loads(line)["step"] for line in (trained / "metrics.jsonl").read_text().splitlines()] == [2, 4]
     backbone = plan.folder(plan.rows[1], 0)
     assert (backbone / "search" / "genotype.json").exists()
-    assert (backbone / "train" / "evaluation.json").exists()
+    for folder in (trained.parent, backbone):
+        of_run, kept = (
+            json.loads((folder / name).read_text()) for name in ("train/evaluation.json", "evaluation.json")
+        )
+        assert kept == of_run
+        assert kept["frames"] > 0
 
 
 def test_random_genotypes_are_small_enough_and_the_same_for_a_seed(monkeypatch):
@@ -173,7 +166,11 @@ def test_random_genotypes_are_small_enough_and_the_same_for_a_seed(monkeypatch):
 
 @pytest.mark.parametrize(
     ("flags", "named"),
-    [(("--row", "nc10"), "nc10"), (("--data", "muco=MuCo"), "--data: an experiment searches on Human3.6M")],
+    [
+        (("--row", "nc10"), "nc10"),
+        (("--set", "train=3"), "--set train: 3"),
+        (("--data", "muco=MuCo"), "--data: an experiment searches on Human3.6M"),
+    ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(cli, tmp_path, flags, named):
     process = cli("experiment", "table1", "--out", tmp_path / "new", *flags, code=1)
