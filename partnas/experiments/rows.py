@@ -55,6 +55,7 @@ class Question:
         others: Names of the rows that it is held against.
         paper: What the paper says.
         as_group: What the mean of all ``others`` is called, where that is of interest too.
+        expecting: Who or what holds that ``base`` is better.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Question:
     others: tuple[str, ...]
     paper: str
     as_group: str | None = None
+    expecting: str = "one expects after the paper"
 
 
 def without(prefix: str) -> list[str]:
@@ -124,6 +126,7 @@ QUESTIONS = (
         "Are found cells better than random ones of the same space, with as many parameters at most?",
         "found", tuple(f"random{n}" for n in (1, 2, 3, 4, 5)),
         "not asked; that a search finds better cells than chance is what its method rests on", "the random cells",
+        expecting="the paper's method supposes",
     ),
     Question(
         "Are two part groups better than one or three?", "found", ("ni1", "ni3"),

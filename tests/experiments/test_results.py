@@ -1,10 +1,12 @@
 """Tables and the report, from evaluations that are written here."""
 
 import json
-from pathlib import Path
+import shutil
 
 import pytest
 
+from partnas.experiments import results as results_module
+from partnas.experiments.locks import claimed
 from partnas.experiments.plan import Plan
 from partnas.experiments.results import collect, write_results
 from partnas.tables import published
@@ -12,22 +14,24 @@ from partnas.tables import published
 ACTIONS = [column.name for column in published(1).columns[4:-1]]
 
 
-def write_run(plan, name, seed, error, actions=(), parameters=2_000_000, flops=(300_000_000, 500_000_000)):
+def write_run(
+    plan, name, seed, error, actions=(), parameters=2_000_000, flops=(300_000_000, 500_000_000), data="Human36M"
+):
     """An evaluation of a row and what else is read of its training."""
-    folder = plan.out / "rows" / name / f"seed{seed}" / "train"
-    folder.mkdir(parents=True)
+    folder = plan.out / "rows" / name / f"seed{seed}"
+    (folder / "train").mkdir(parents=True)
     evaluation = {
-        "data": "Human36M", "frames": 560, "mpjpe_mm": error, "pa_mpjpe_mm": error / 2, "mean_pose_mpjpe_mm": 331.0,
+        "data": data, "frames": 560, "mpjpe_mm": error, "pa_mpjpe_mm": error / 2, "mean_pose_mpjpe_mm": 331.0,
         "parameters": parameters, "flops": {"exact": flops[0], "paper": flops[1]},
         "per_action_mm": {action: error + place for place, action in enumerate(actions)},
         "per_part_mm": {"Pelvis": 0.0, "R_Hip": error},
     }  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     # Batches of 16: the second epoch's 30 steps at 8 images a second take a minute, the first's 60 at 16 as long.
-    (folder / "metrics.jsonl").write_text(
+    (folder / "train" / "metrics.jsonl").write_text(
         '{"step": 60, "images_per_second": 16.0}\n{"step": 90, "images_per_second": 8.0}\n'
     )
-    return Path(folder)
+    return folder
 
 
 def cells(text, name):
@@ -114,6 +118,126 @@ def test_the_report_claims_what_the_spread_allows(tmp_path):
     assert "Better, which contradicts" in sentence(text, "found backbone")
     assert "one seed has no spread, so nothing is claimed" in sentence(text, "ResNet-50")
     assert "no seed of both is done" in sentence(text, "the random cells")
+
+
+def test_the_first_question_is_answered_in_the_papers_name_for_nothing_that_it_did_not_ask(tmp_path):
+    worse, better = [110.0, 114.5, 106.0], [90.0, 93.0, 85.0]
+    text = report(tmp_path, [100.0, 104.0, 96.0], {"random1": worse, "random2": better, "ni1": worse})
+    assert sentence(text, "random cells 1").endswith("Worse, as the paper's method supposes.")
+    assert sentence(text, "random cells 2").endswith("Better, which contradicts what the paper's method supposes.")
+    assert sentence(text, "found cells, N_i = 1").endswith("Worse, as one expects after the paper.")
+
+
+def test_the_report_says_how_much_smaller_the_random_cells_are(tmp_path):
+    plan = Plan("science", tmp_path, "mini")
+    write_run(plan, "found", 0, 100.0, parameters=1_000_000, flops=(100_000_000, 1))
+    write_run(plan, "random1", 0, 100.0, parameters=850_000, flops=(60_000_000, 1))
+    write_run(plan, "random2", 0, 100.0, parameters=950_000, flops=(80_000_000, 1))
+    # Of this seed there is no found network to compare with.
+    write_run(plan, "random2", 1, 100.0, parameters=1, flops=(1, 1))
+    write_run(plan, "shuffled1", 0, 100.0, parameters=1_000_000, flops=(100_000_000, 1))
+    text = write_results(plan, 2)[0].read_text()
+    assert sentence(text, "Size:") == (
+        "- Size: the random cells have 0.90M parameters and 0.070G FLOPs (exact) on average, against 1.00M and 0.100G of "
+        "found cells, N_i = 2 (-10 % and -30 %): a part of any difference may be one of size."
+    )
+    assert text.count("Size:") == 1
+
+
+def test_only_rows_of_the_same_seeds_are_ranked(tmp_path):
+    text = report(tmp_path, [100.0, 102.0], {"ni1": [90.0], "ni3": [103.0, 105.0], "shuffled1": [80.0]})
+    table = text.partition("## All rows")[2]
+    means = {
+        "found cells, N_i = 2": "**101.0 ± 1.4**",
+        "found cells, N_i = 3": "<u>104.0 ± 1.4</u>",
+        "found cells, N_i = 1": "<u>90.0</u>",
+        "found cells, parts in shuffled order 1": "**80.0**",
+        "random cells 1, N_i = 2": "–",
+    }
+    for name, mean in means.items():
+        line = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
+        assert line.endswith(f"| {mean} |"), name
+    assert cells(table, "found cells, N_i = 1")["Data"] == "Human36M, seeds 0"
+    assert cells(table, "random cells 1, N_i = 2")["Data"] == "Human36M, no seed yet"
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "data", "heading", "scale"),
+    [
+        (
+            "mini", {}, "embedded sample", "at reduced scale",
+            "This is a small part of what the paper spent, on other data: the figures say something about this scale only.",
+        ),
+        (
+            "mini", {}, "Human36M", "at reduced scale",
+            "This is a small part of what the paper spent: the figures say something about this scale only.",
+        ),
+        ("paper", {}, "Human36M", "with the paper's settings", "These are the paper's settings."),
+        (
+            "paper", {}, "embedded sample", "with the paper's settings",
+            "These are the paper's settings, on other data: the figures say something about these data only.",
+        ),
+        (
+            "paper",
+            {"train": {"epochs": 2, "augmentation": None, "data": {"root": "/x", "sets": [], "train_stride": 64}}},
+            "Human36M", "with changed settings",
+            "These are the paper's settings, changed by `train.epochs=2`, `train.augmentation=null`, "
+            "`train.data.train_stride=64`: the figures say something about this scale only.",
+        ),
+    ],
+)  # fmt: skip
+def test_the_report_says_how_its_scale_and_data_compare_with_the_papers(
+    tmp_path, preset, settings, data, heading, scale
+):
+    plan = Plan("science", tmp_path, preset, settings)
+    write_run(plan, "found", 0, 100.0, data=data)
+    text = write_results(plan, 1)[0].read_text()
+    assert text.splitlines()[0] == f"# Experiments {heading}"
+    assert f"). {scale} Test: 560 pictures" in text
+
+
+def test_a_report_names_what_failed(tmp_path):
+    plan = Plan("science", tmp_path, "mini")
+    for row in plan.rows:
+        if row.name != "ni1":
+            write_run(plan, row.name, 0, 50.0)
+    (plan.folder(plan.rows[6], 0) / "train").mkdir(parents=True)
+    (plan.folder(plan.rows[6], 0) / "train" / "failed.txt").write_text("loss is nan at step 7\n")
+    text = write_results(plan, 1)[0].read_text()
+    assert "**Complete** but for what failed: 12 of 13 runs" in text
+    assert "\n**Failed**: ni1, seed 0: loss is nan at step 7\n" in text
+    assert "**Failed**: ni1" in write_results(plan, 2)[0].read_text()
+    assert "Not done: ni1" not in write_results(plan, 1)[0].read_text()
+
+
+def test_a_copy_of_a_seeds_folder_is_no_seed(tmp_path):
+    plan = Plan("table2", tmp_path, "mini")
+    folder = write_run(plan, "original", 0, 50.0)
+    (folder / "search").mkdir()
+    (folder / "search" / "genotype.json").write_text("{}")
+    shutil.copytree(folder, folder.with_name("seed0.bak"))
+    results = collect(plan, 1)
+    assert [run["seed"] for run in results["rows"][0]["runs"]] == [0]
+    assert [search["seed"] for search in results["searches"]] == [0]
+
+
+def test_of_data_that_nothing_was_measured_on_the_settings_tell(tmp_path):
+    assert collect(Plan("table2", tmp_path), 1)["data"] == "embedded sample"
+    settings = {"train": {"data": {"root": "/sets/Human36M"}}}
+    assert collect(Plan("table2", tmp_path, settings=settings), 1)["data"] == "Human36M"
+
+
+def test_tables_are_written_under_the_folders_lock(tmp_path, monkeypatch):
+    seen = []
+
+    def collect_and_look(plan, seeds):
+        with claimed(plan.out) as is_free:
+            seen.append(is_free)
+        return collect(plan, seeds)
+
+    monkeypatch.setattr(results_module, "collect", collect_and_look)
+    write_results(Plan("table2", tmp_path, "mini"), 1)
+    assert seen == [False]
 
 
 def test_the_report_names_what_is_not_done(tmp_path):
