@@ -200,7 +200,7 @@ def _line(row: dict[str, Any], data: str) -> Line:
         values["parameters"] = _spread(row, "parameters", 1e6)
         values["flops_exact"] = _spread(row, "flops_exact", 1e9)
         values["flops_paper"] = _spread(row, "flops_paper", 1e9)
-    return Line(row["title"], values, f"{data}, {f'seeds {seeds}' if seeds else 'no seed yet'}")
+    return Line(row["title"], values, f"{data}, {f'seed {seeds}' if seeds else 'no seed yet'}")
 
 
 def _spread(row: dict[str, Any], name: str, unit: float) -> Spread:

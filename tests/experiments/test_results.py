@@ -157,7 +157,7 @@ def test_only_rows_of_the_same_seeds_are_ranked(tmp_path):
     for name, mean in means.items():
         line = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
         assert line.endswith(f"| {mean} |"), name
-    assert cells(table, "found cells, N_i = 1")["Data"] == "Human36M, seeds 0"
+    assert cells(table, "found cells, N_i = 1")["Data"] == "Human36M, seed 0"
     assert cells(table, "random cells 1, N_i = 2")["Data"] == "Human36M, no seed yet"
 
 

@@ -10,6 +10,7 @@ from partnas.experiments import runner
 from partnas.experiments.locks import claimed
 from partnas.experiments.plan import Plan
 from partnas.experiments.runner import run_experiment
+from partnas.files import write_text
 
 FIGURES = {
     "data": "Human36M", "frames": 5, "mpjpe_mm": 50.0, "pa_mpjpe_mm": 40.0, "mean_pose_mpjpe_mm": 300.0,
@@ -153,6 +154,20 @@ def test_a_search_that_fails_is_tried_once_for_all_rows_that_share_it(jobs, plan
     assert line.count("failed.txt") == 1
     assert [call for call in jobs.calls if "search" in call] == ["search original seed0", "search original seed1"]
     assert len(jobs.calls) == 6
+
+
+def test_a_search_that_another_process_has_just_seen_fail_is_not_tried(jobs, plan, monkeypatch):
+    note = folder_of(plan, "original") / "search" / "failed.txt"
+
+    def claimed_late(folder):
+        if folder == note.parent:
+            write_text(note, "loss is nan at step 7")
+        return claimed(folder)
+
+    monkeypatch.setattr(runner, "claimed", claimed_late)
+    monkeypatch.setattr(runner.time, "sleep", lambda seconds: None)
+    assert str(note) in fail(plan, 1, ["original"])
+    assert not jobs.calls
 
 
 def test_an_error_that_is_not_of_one_run_stops_everything(jobs, plan):
