@@ -85,7 +85,7 @@ class JobConfig(Strict):
     steps_per_epoch: int | None = pydantic.Field(None, ge=1, description="the whole training set if null")
     batch_size: int = pydantic.Field(ge=1, description="images of a step, over all processes")
     learning_rate: float = pydantic.Field(1e-3, gt=0, le=LARGEST)
-    milestones: list[int] = pydantic.Field(description="epochs after which the learning rate is divided by 10")
+    milestones: list[int] = pydantic.Field(description="epochs from whose first step on the learning rate is a tenth")
     augmentation: Augmentation | None = pydantic.Field(
         Augmentation(), description="fields of Augmentation; null for none"
     )
@@ -98,13 +98,18 @@ class JobConfig(Strict):
         """The search space; its skeleton is that of the first 3D set.
 
         Raises:
-            PartnasError: A field is unknown or out of range, or names another skeleton.
+            PartnasError: A field is unknown or out of range, or names another skeleton or some of its parts.
         """
         skeleton = self.data.in_order()[0].name
         space = SearchSpace.from_dict({"skeleton": skeleton, **self.network})
         if space.skeleton != skeleton:
             raise PartnasError(
                 f"network.skeleton: {space.skeleton} is not that of the first 3D set, {skeleton}; leave it out"
+            )
+        if space.parts != len(space.body.parts):
+            raise PartnasError(
+                f"network.parts: {space.parts} is not the number of parts of {skeleton}, {len(space.body.parts)}; "
+                "leave it out"
             )
         return space
 

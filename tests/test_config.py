@@ -111,6 +111,9 @@ def test_the_first_3d_set_comes_first_and_gives_the_skeleton():
     assert load_config("train").space().skeleton == "human36m"
     with pytest.raises(PartnasError, match=r"network\.skeleton: human36m is not that of the first 3D set, muco"):
         load_config("train", None, None, {"data": {"sets": sets}, "network": {"skeleton": "human36m"}})
+    with pytest.raises(PartnasError, match=r"network\.parts: 18 is not the number of parts of muco, 21; leave it out"):
+        load_config("train", None, None, {"data": {"sets": sets}, "network": {"parts": 18}})
+    assert load_config("train", None, None, {"network": {"parts": 18}}).space().parts == 18
 
 
 @pytest.mark.parametrize(
