@@ -32,6 +32,31 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def require_writable(folder: Path) -> None:
+    """See, before long work, that a folder can be written, or made and then written.
+
+    Raises:
+        PartnasError: It, or the nearest that exists of the folders above it, is none or is not to be written.
+    """
+    folder = Path(folder).absolute()
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise PartnasError(f"{folder}: cannot be written, as {nearest} is no folder; choose another --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PartnasError(f"{folder}: cannot be written, as {nearest} forbids it; choose another --out")
+
+
+def require_writable_file(path: Path) -> None:
+    """See, before long work, that a file can be written; see :func:`require_writable`.
+
+    Raises:
+        PartnasError: It cannot, or it is a folder.
+    """
+    if Path(path).is_dir():
+        raise PartnasError(f"{path}: is a folder; name a file with --out")
+    require_writable(Path(path).parent)
+
+
 def require_free(path: Path) -> None:
     """Raises PartnasError where ``path`` is neither free nor an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

@@ -1,5 +1,6 @@
 """3D poses of the people in ordinary images."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from partnas.data import (
 from partnas.distributed import join
 from partnas.errors import PartnasError
 from partnas.evaluate import project, write_jpeg
+from partnas.files import require_writable
 from partnas.inference import predict_roots, predict_voxels
 from partnas.networks import for_inference, load_pose_network, load_root_network
 from partnas.nn import RootNet
@@ -42,6 +44,25 @@ def image_files(path: Path) -> list[Path]:
     if not found:
         raise PartnasError(f"{path}: holds no image ({' '.join(sorted(IMAGE_SUFFIXES))}); name another folder")
     return found
+
+
+def names_of(files: list[Path]) -> list[str]:
+    """What the pictures of each image are named by: its name without the suffix, or with it where that is needed to tell
+    two images apart."""
+    stems, names = Counter(file.stem for file in files), {file.name for file in files}
+    return [file.name if stems[file.stem] > 1 or file.stem in names else file.stem for file in files]
+
+
+def require_apart(files: list[Path], out: Path) -> None:
+    """See that the pictures do not go among the images, where the next run would take them for images.
+
+    Raises:
+        PartnasError: They would.
+    """
+    if files[0].parent.resolve() == out.resolve():
+        raise PartnasError(
+            f"{out}: is the folder of the images, among which the overlays would be; choose another --out"
+        )
 
 
 def predict(
@@ -66,9 +87,12 @@ def predict(
         What ``predictions.json`` holds.
 
     Raises:
-        PartnasError: A missing or broken image, box file, camera file or checkpoint. Nothing is written then.
+        PartnasError: A missing or broken image, box file, camera file or checkpoint, or ``out`` cannot be written or is
+            the folder of the images. Nothing is written then.
     """
-    files = image_files(Path(images))
+    files, out = image_files(Path(images)), Path(out)
+    require_apart(files, out)
+    require_writable(out)
     people_of = read_boxes(boxes) if boxes else {}
     unknown = set(people_of) - {file.name for file in files}
     if unknown:
@@ -100,9 +124,9 @@ def predict(
         "axes": "camera: x to the right of the image, y down, z away from the camera; origin at the camera",
         "images": records,
     }
-    for record, (file, image) in zip(records, pictures, strict=True):
-        write_pictures(Path(out), file, image, record["people"], skeleton)
-    write_json(Path(out) / "predictions.json", result)
+    for record, name, (file, image) in zip(records, names_of(files), pictures, strict=True):
+        write_pictures(out, name, file.name, image, record["people"], skeleton)
+    write_json(out / "predictions.json", result)
     return result
 
 
@@ -164,8 +188,10 @@ def as_input(image: np.ndarray, box: np.ndarray, size: int, device: torch.device
     return torch.from_numpy(normalise(crop_image(image, box, size)))[None].to(device)
 
 
-def write_pictures(out: Path, file: Path, image: np.ndarray, people: list[dict[str, Any]], skeleton: Skeleton) -> None:
-    """The overlay of everybody in an image, and one rotatable 3D page."""
+def write_pictures(
+    out: Path, name: str, title: str, image: np.ndarray, people: list[dict[str, Any]], skeleton: Skeleton
+) -> None:
+    """The overlay of everybody in an image, ``NAME_overlay.jpg``, and one rotatable 3D page, ``NAME_3d.html``."""
     overlay = image
     for person in sorted(people, key=lambda person: -person["root_depth_mm"]):  # the nearest is drawn last
         overlay = draw_pose(overlay, np.array(list(person["joints_image"].values())), skeleton=skeleton)
@@ -174,6 +200,6 @@ def write_pictures(out: Path, file: Path, image: np.ndarray, people: list[dict[s
         joints = np.array(list(person["joints_camera"].values()))
         shown = joints - joints[skeleton.root] if len(people) == 1 else joints
         poses.append({"name": f"person {place + 1}", "joints_camera": shown})
-    write_atomically(out / f"{file.stem}_overlay.jpg", lambda path: write_jpeg(path, overlay))
+    write_atomically(out / f"{name}_overlay.jpg", lambda path: write_jpeg(path, overlay))
     if poses:
-        write_html(out / f"{file.stem}_3d.html", poses, overlay, file.name, skeleton)
+        write_html(out / f"{name}_3d.html", poses, overlay, title, skeleton)

@@ -1,10 +1,14 @@
 import json
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from partnas.data import embedded_root, read_human36m
+from partnas.errors import PartnasError
+from partnas.predict import names_of, predict
 from partnas.skeleton import HUMAN36M
 
 
@@ -45,6 +49,40 @@ def test_boxes_and_camera_are_used(cli, trained, pictures, tmp_path):
     first = predicted(tmp_path / "out")["images"][0]["people"][0]
     x, y, z = first["joints_camera"]["Head"]
     assert first["joints_image"]["Head"] == pytest.approx([300 * x / z + 80, 300 * y / z + 80], abs=0.05)
+
+
+def test_images_that_differ_in_their_suffix_have_pictures_of_their_own(cli, trained, pictures, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for source, name in (("first.jpg", "a.jpg"), ("second.jpg", "a.png"), ("first.jpg", "b.jpg")):
+        cv2.imwrite(str(folder / name), cv2.imread(str(pictures / source)))
+    cli("predict", trained, folder, "--out", out)
+    names = {f"{name}_{kind}" for name in ("a.jpg", "a.png", "b") for kind in ("overlay.jpg", "3d.html")}
+    assert {path.name for path in out.glob("*_*")} == names
+
+
+def test_a_suffix_is_kept_where_it_tells_images_apart():
+    def names(*files):
+        return names_of([Path(file) for file in files])
+
+    assert names("a.jpg", "b.png") == ["a", "b"]
+    assert names("a.jpg", "a.png", "b.png") == ["a.jpg", "a.png", "b"]
+    assert names("a.jpg", "a.jpg.bmp", "a.png") == ["a.jpg", "a.jpg.bmp", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("out", "named"),
+    [
+        ("in", "in: is the folder of the images"),
+        ("in/first.jpg", "first.jpg is no folder; choose another --out"),
+        ("in/first.jpg/below", "first.jpg is no folder; choose another --out"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line_before_anything_is_read(pictures, tmp_path, out, named):
+    shutil.copytree(pictures, tmp_path / "in")
+    with pytest.raises(PartnasError, match=named) as error:
+        predict(tmp_path / "no run", tmp_path / "in", tmp_path / out)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
