@@ -49,6 +49,9 @@ Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augme
 Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 GenotypeFile = Annotated[Path, typer.Argument(metavar="GENOTYPE", help="genotype.json, or the folder of a search.")]
+Protocol = Annotated[
+    int | None, typer.Option(min=1, max=2, help="Human3.6M protocol; that of the run's training where left out.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder, or its checkpoint.pt.")]
 
 
@@ -74,6 +77,14 @@ def measured_data(
     if stride is not None:
         strides[f"{split}_stride"] = stride
     return data_config({**data_settings(data, skip_broken), "protocol": protocol, **strides, **given(**more)})
+
+
+def refuse_with_mupots(**flags: Any) -> None:
+    """Refuse options that choose among Human3.6M's frames where MuPoTS-3D is measured."""
+    for name in given(**flags):
+        raise PartnasError(
+            f"--{name}: is of Human3.6M, and MuPoTS-3D is read whole; leave it out with --data mupots=DIR"
+        )
 
 
 def job_config(
@@ -170,9 +181,12 @@ def derive(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the genotype here as well.")] = None,
 ) -> None:
     """Print the genotype that a search's checkpoint stands for."""
+    from partnas.files import require_writable_file
     from partnas.networks import load_supernet
     from partnas.run import write_text
 
+    if out is not None:
+        require_writable_file(out)
     text = load_supernet(run).genotype().to_json()
     if out is not None:
         write_text(out, text)
@@ -188,7 +202,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Boxes and root positions in a file such as RootNet writes; else the annotation's."),
     ] = None,
-    protocol: Annotated[int, typer.Option(min=1, max=2, help="Human3.6M protocol.")] = 2,
+    protocol: Protocol = None,
     stride: Annotated[
         int | None, typer.Option(help="Keep frames with frame_idx % stride == 0; 64 with --data, else 1.")
     ] = None,
@@ -206,16 +220,19 @@ def evaluate(
     """
     from partnas import evaluate as poses
     from partnas import mupots as people
+    from partnas.protocols import own_protocol
     from partnas.viz.report import write_report
 
     folder = out or (run if run.is_dir() else run.parent)
     options = {"flip_test": flip_test, "batch_size": batch_size, "device": device, "progress": not as_json}
     mupots_root = people.root_named(data or [])
     if mupots_root is not None:
+        refuse_with_mupots(protocol=protocol, stride=stride)
         result = people.evaluate_mupots(run, mupots_root, folder, roots, skip_broken, **options)
         write_report(folder)
         typer.echo(json.dumps(result, indent=1) if as_json else people.table(result))
         return
+    protocol = protocol or own_protocol(run)
     source = measured_data(data, skip_broken, protocol, stride, roots=str(roots) if roots else None)
     result = poses.evaluate(run, source, folder, **options)
     write_report(folder)
@@ -249,7 +266,7 @@ def roots(
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")],
     data: Data = None,
     skip_broken: SkipBroken = False,
-    protocol: Annotated[int, typer.Option(min=1, max=2, help="Human3.6M protocol.")] = 2,
+    protocol: Protocol = None,
     split: Annotated[str, typer.Option(help="test or train.")] = "test",
     stride: Annotated[
         int | None,
@@ -264,15 +281,20 @@ def roots(
     from partnas import datasets
     from partnas.data import read_mupots
     from partnas.mupots import root_named
+    from partnas.protocols import own_protocol, require_unseen, trained_on
     from partnas.roots import write_roots
 
     if split not in ("test", "train"):
         raise PartnasError(f"--split {split}: not known; use test or train")
     mupots_root = root_named(data or [])
     if mupots_root is not None:
+        refuse_with_mupots(protocol=protocol, stride=stride, split=None if split == "test" else split)
         people = read_mupots(mupots_root, skip_broken=skip_broken)
     else:
-        people = datasets.frames(measured_data(data, skip_broken, protocol, stride, split), split)
+        source = measured_data(data, skip_broken, protocol or own_protocol(run), stride, split)
+        if split == "test":
+            require_unseen(run, trained_on(run), source)
+        people = datasets.frames(source, split)
     entries = write_roots(run, people, out, flip_test, batch_size, device, progress=not quiet)
     typer.echo(f"{out}: {len(entries)} roots")
 

@@ -258,13 +258,13 @@ def load_config(
     return config
 
 
-def data_config(values: dict[str, Any]) -> DataConfig:
+def data_config(values: dict[str, Any], where: str = "data") -> DataConfig:
     """A ``DataConfig`` from its fields.
 
     Raises:
-        PartnasError: An unknown field, or a value out of range; the message names the field.
+        PartnasError: An unknown field, or a value out of range; the message names the field after ``where``.
     """
-    return _validated(DataConfig, values, "data")
+    return _validated(DataConfig, values, where)
 
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)

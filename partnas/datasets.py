@@ -1,6 +1,7 @@
 """Which people a job reads: the sets that it names and their splits, as data sets of tensors."""
 
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from partnas.data import (
     read_mpii,
     read_muco,
 )
+from partnas.data.human36m import subjects_in
 from partnas.errors import PartnasError
 from partnas.nn.root_net import HEATMAP_STRIDE
 from partnas.space import SearchSpace
 
 SEARCH_TRAIN, SEARCH_VALIDATION, TRAIN, TEST = "search_train", "search_validation", "train", "test"
+log = logging.getLogger(__name__)
 READERS = {"muco": read_muco, "mpii": read_mpii, "coco": read_coco}
 
 
@@ -69,6 +72,26 @@ def read(chosen: SetConfig, data: DataConfig, split: str) -> Frames:
 def frames(data: DataConfig, split: str) -> Frames:
     """A split of the first 3D set."""
     return read(data.in_order()[0], data, split)
+
+
+def training_frames(data: DataConfig) -> Frames | None:
+    """The training people of the first 3D set, for a measurement on its test people that can do without them.
+
+    None, and one logged warning, where files of a training subject of Human3.6M are not there: a mean over the others
+    would be another figure.
+
+    Raises:
+        PartnasError: What is there is broken.
+    """
+    first = data.in_order()[0]
+    if first.name == "human36m":
+        root = folder_of(first)
+        absent = sorted(set(SPLITS[data.protocol][TRAIN]) - set(subjects_in(root)))
+        if absent:
+            names = ", ".join(map(str, absent))
+            log.warning("%s: no training subjects %s; what their mean would give is not measured", root, names)
+            return None
+    return frames(data, TRAIN)
 
 
 def name_of(data: DataConfig) -> str:

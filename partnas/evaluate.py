@@ -11,11 +11,13 @@ from partnas.config import DataConfig
 from partnas.data import Frames, PoseDataset, crop_image, mean_pose, read_image
 from partnas.distributed import join
 from partnas.errors import PartnasError
+from partnas.files import require_writable
 from partnas.inference import predict_set
 from partnas.metrics import mpjpe, pose_report
 from partnas.networks import for_inference, load_trained_network
 from partnas.nn import RootNet
 from partnas.protocol_tables import human36m_table
+from partnas.protocols import require_unseen, trained_on
 from partnas.roots import evaluate_roots, roots_table
 from partnas.run import write_atomically, write_json
 from partnas.skeleton import Skeleton
@@ -40,22 +42,28 @@ def evaluate(
     in a row of its own.
 
     The poses are compared in camera millimetres relative to the pelvis, back-projected at the root depth of the
-    annotation. ``mean_pose_mpjpe_mm`` is what predicting the mean pose of the training subjects would give.
+    annotation. ``mean_pose_mpjpe_mm`` is what predicting the mean pose of the training subjects would give; None
+    where their files are not there. ``trained_on`` is what :func:`partnas.protocols.trained_on` finds.
 
     Returns:
         What ``evaluation.json`` holds.
 
     Raises:
-        PartnasError: The checkpoint or the data set is broken or missing.
+        PartnasError: The checkpoint or the data set is broken or missing, the run was trained on one of the test
+            subjects, or ``out`` cannot be written.
     """
+    require_writable(out)
+    trained = trained_on(run)
+    require_unseen(run, trained, data)
     world = join(device)
     network = load_trained_network(run).to(world.device)
     if isinstance(network, RootNet):
         result = evaluate_roots(network, data, batch_size, world.device, flip_test, progress)
+        result["trained_on"] = trained
         write_json(out / "evaluation.json", result)
         return result
     space = network.space
-    training, test = (datasets.frames(data, split) for split in (datasets.TRAIN, datasets.TEST))
+    test, training = datasets.frames(data, datasets.TEST), datasets.training_frames(data)
     require_skeleton(space.body, test.skeleton, run)
     require_root_depths(test, data.roots)
     dataset = datasets.as_dataset(test, space, data)
@@ -64,11 +72,13 @@ def evaluate(
     target = dataset.source.joints_camera
     skeleton = dataset.source.skeleton
     groups = space.part_groups()
-    result = pose_report(predicted, target, dataset.source.action, groups, mean_pose(training), skeleton)
+    mean = None if training is None else mean_pose(training)
+    result = pose_report(predicted, target, dataset.source.action, groups, mean, skeleton)
     result |= {
         "skeleton": skeleton.name,
         "part_groups": [[skeleton.parts[part] for part in group] for group in groups],
         "protocol": data.protocol,
+        "trained_on": trained,
         "test_stride": data.test_stride,
         "flip_test": flip_test,
         "data": datasets.name_of(data),
@@ -153,8 +163,10 @@ def table(result: dict[str, Any]) -> str:
     rows = [
         ("frames", f"{result['frames']}"),
         ("MPJPE", f"{result['mpjpe_mm']:.1f} mm"),
-        ("  of the mean training pose", f"{result['mean_pose_mpjpe_mm']:.1f} mm"),
-        ("  ratio", f"{result['mpjpe_mm'] / result['mean_pose_mpjpe_mm']:.3f}"),
+    ]
+    if (mean := result["mean_pose_mpjpe_mm"]) is not None:
+        rows += [("  of the mean training pose", f"{mean:.1f} mm"), ("  ratio", f"{result['mpjpe_mm'] / mean:.3f}")]
+    rows += [
         ("PA-MPJPE, rotation and translation", f"{result['pa_mpjpe_mm']:.1f} mm"),
         ("PA-MPJPE, with scale", f"{result['pa_mpjpe_scaled_mm']:.1f} mm"),
     ]

@@ -8,11 +8,13 @@ import numpy as np
 
 from partnas import flops
 from partnas.data import Frames, PoseDataset
-from partnas.data.mupots import FOLDER, read_mupots
+from partnas.data.annotations import read_file, read_images
+from partnas.data.mupots import ANNOTATIONS, FOLDER, read_mupots
 from partnas.datasets import own_folder
 from partnas.distributed import join
 from partnas.errors import PartnasError
 from partnas.evaluate import require_root_depths
+from partnas.files import require_writable
 from partnas.inference import predict_set
 from partnas.metrics.mupots import People, pck_report
 from partnas.metrics.mupots_files import (
@@ -25,6 +27,7 @@ from partnas.metrics.mupots_files import (
 )
 from partnas.networks import for_inference, load_pose_network
 from partnas.protocol_tables import mupots_table
+from partnas.roots import ANNOTATED, has_annotated_boxes
 from partnas.run import write_json
 from partnas.skeleton import MUPOTS, Skeleton
 
@@ -76,9 +79,11 @@ def evaluate_mupots(
         What ``evaluation.json`` holds: :func:`partnas.metrics.mupots.pck_report` and what it was measured with.
 
     Raises:
-        PartnasError: The checkpoint or the data set is broken or missing, the network lacks a part, or scipy is missing.
+        PartnasError: The checkpoint or the data set is broken or missing, the network lacks a part, ``out`` cannot be
+            written, or scipy is missing.
     """
     scipy_io()
+    require_writable(out)
     world = join(device)
     network = load_pose_network(run).to(world.device)
     space = network.space
@@ -86,17 +91,19 @@ def evaluate_mupots(
     annotated = read_mupots(root, skip_broken=skip_broken)
     people = annotated if roots is None else read_mupots(root, roots, skip_broken)
     require_root_depths(people, str(roots))
+    images = image_keys(root, skip_broken)
+    truth, truth_file = true_people(root, annotated, images)
     dataset = PoseDataset(people.mapped_to(skeleton), space.input_size, space.heatmap_size, space.depth)
     title = "evaluate" if progress else None
     camera = predict_set(for_inference(network), dataset, batch_size, world.device, flip_test, workers, title)
     predicted = predicted_people(camera, people, skeleton)
-    truth, truth_file = true_people(root, annotated)
-    write_results(out, predicted, truth.frames.tolist())
+    write_results(out, predicted, images.tolist())
     result = {
         "data": root.resolve().name,
         "roots": "annotation" if roots is None else roots.name,
+        "boxes": ANNOTATED if roots is None or has_annotated_boxes(roots) else roots.name,
         "truth": truth_file,
-        "skipped": annotated.skipped if roots is None else annotated.skipped + people.skipped,
+        "skipped": list(dict.fromkeys(annotated.skipped + people.skipped)),
         "flip_test": flip_test,
         **pck_report(truth, predicted),
         **flops.count(network, space.input_size),
@@ -116,10 +123,13 @@ def score(results: Path, root: Path, out: Path | None = None, skip_broken: bool 
         skip_broken: As for :func:`evaluate_mupots`.
 
     Raises:
-        PartnasError: A file is broken or missing, a result is of a sequence that is not in the set, or scipy is missing.
+        PartnasError: A file is broken or missing, a result is of a sequence that is not in the set, ``out``
+            cannot be written, or scipy is missing.
     """
+    if out is not None:
+        require_writable(out)
     annotated = read_mupots(root, skip_broken=skip_broken)
-    truth, truth_file = true_people(root, annotated)
+    truth, truth_file = true_people(root, annotated, image_keys(root, skip_broken))
     predicted = read_results(results)
     strangers = predicted.frames[~np.isin(predicted.sequences(), truth.sequences())]
     if len(strangers):
@@ -127,6 +137,7 @@ def score(results: Path, root: Path, out: Path | None = None, skip_broken: bool 
     result = {
         "data": root.resolve().name,
         "roots": "result files",
+        "boxes": "result files",
         "truth": truth_file,
         "skipped": annotated.skipped,
         **pck_report(truth, predicted),
@@ -157,6 +168,13 @@ def frame_keys(source: Frames) -> np.ndarray:
     return np.array([frame_key(name.decode()) for name in source.image_names.tolist()], dtype=str)
 
 
+def image_keys(root: Path, skip_broken: bool) -> np.ndarray:
+    """``(I,)`` the evaluator's name of each image of the set, whether people of it are left out or not."""
+    path = root / ANNOTATIONS
+    images = read_images(path, read_file(path, MUPOTS.parts)[0], {}, skip_broken)
+    return np.array([frame_key(name.decode()) for name in images["file_name"].tolist()], dtype=str)
+
+
 def predicted_people(camera: np.ndarray, source: Frames, skeleton: Skeleton) -> People:
     """Predictions ``(N, P, 3)`` in camera millimetres of the people of ``source``, in the evaluator's part order."""
     camera = camera[:, skeleton.places_of(MUPOTS.parts)].astype(np.float64)
@@ -164,18 +182,20 @@ def predicted_people(camera: np.ndarray, source: Frames, skeleton: Skeleton) -> 
     return People(frame_keys(source), image, camera)
 
 
-def true_people(root: Path, annotated: Frames) -> tuple[People, str]:
+def true_people(root: Path, annotated: Frames, images: np.ndarray) -> tuple[People, str]:
     """Whom to compare with, and the name of the file that they are from.
 
-    The evaluator's own ``annot.mat`` files where the set's folder holds them, of the images that ``annotated`` has;
-    else ``annotated`` itself.
+    The evaluator's own ``annot.mat`` files where the set's folder holds them, of the ``images`` that the set has; else
+    ``annotated`` itself.
+
+    Raises:
+        PartnasError: Some sequences have an ``annot.mat`` and others not, or one is broken.
     """
     folder = root / FOLDER
-    frames = frame_keys(annotated)
     if not has_annotations(folder):
-        return People(frames, annotated.joints_image, annotated.joints_camera), "MuPoTS-3D.json"
-    people = read_annotations(folder)
-    chosen = np.isin(people.frames, frames)
+        return People(frame_keys(annotated), annotated.joints_image, annotated.joints_camera), "MuPoTS-3D.json"
+    people = read_annotations(folder, np.unique(annotated.action).tolist())
+    chosen = np.isin(people.frames, images)
     return People(people.frames[chosen], people.image[chosen], people.camera[chosen]), "annot.mat"
 
 

@@ -3,9 +3,14 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
+from small_set import write_set
 
+from partnas.config import data_config
 from partnas.data import SPLITS, embedded_root, read_human36m
 from partnas.data.crop import expand_boxes
+from partnas.errors import PartnasError
+from partnas.evaluate import evaluate, table
 from partnas.skeleton import HUMAN36M
 
 
@@ -112,3 +117,59 @@ def test_a_searchs_checkpoint_is_not_a_trained_network(cli, searched):
     process = cli("evaluate", searched, code=1)
     assert "supernet" in process.stderr
     assert process.stderr.count("\n") == 1
+
+
+def run_trained_on(folder, trained, **data):
+    """A copy of a run whose ``config.yaml`` says that it was trained on ``data``."""
+    shutil.copytree(trained, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["data"] |= data
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["embedded", "folder"])
+def test_subjects_that_were_trained_on_are_not_tested_on(cli, trained, tmp_path, kind):
+    human36m = str(write_set(tmp_path / "Human36M", subjects=(9, 11))) if kind == "folder" else None
+    run = run_trained_on(tmp_path / "run", trained, root=human36m, protocol=1)
+    data = ["--data", human36m] if kind == "folder" else []
+    process = cli("evaluate", run, *data, "--protocol", "2", "--out", tmp_path / "out", code=1)
+    assert "was trained on subject 9 (config.yaml: data.protocol 1), whom protocol 2 tests on; use --protocol 1" in (
+        process.stderr
+    )
+    assert process.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    result = json.loads(cli("evaluate", run, *data, "--out", tmp_path / "out", "--json").stdout)
+    assert result["protocol"] == 1  # the run's own
+    assert result["trained_on"] == {"sets": ["human36m" if kind == "folder" else "embedded sample"], "protocol": 1}
+    assert (tmp_path / "out" / "table5.md").exists()
+
+
+def test_people_of_another_set_were_not_trained_on(trained, tmp_path):
+    run = run_trained_on(tmp_path / "run", trained, protocol=1)
+    data = data_config({"root": str(write_set(tmp_path / "set", subjects=(9, 11)))})
+    evaluate(run, data, tmp_path / "out", progress=False)
+    assert "1 of 15 actions, not trained on it" in (tmp_path / "out" / "table6.csv").read_text()
+
+
+def test_a_checkpoint_alone_does_not_tell_its_training(cli, trained, tmp_path):
+    shutil.copy(trained / "checkpoint.pt", tmp_path)
+    result = json.loads(cli("evaluate", tmp_path / "checkpoint.pt", "--stride", "20", "--json").stdout)
+    assert (result["protocol"], result["trained_on"]) == (2, None)
+
+
+def test_without_training_subjects_the_mean_pose_is_null(trained, tmp_path, caplog):
+    root = write_set(tmp_path / "set", subjects=(5, 9, 11))
+    result = evaluate(trained, data_config({"root": str(root)}), tmp_path / "out", progress=False)
+    assert result["mean_pose_mpjpe_mm"] is None
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["mean_pose_mpjpe_mm"] is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{root}: no training subjects 1, 6, 7, 8; what their mean would give is not measured"
+    ]
+    assert "mean training pose" not in table(result)
+
+
+def test_a_place_that_cannot_be_written_is_one_line_first(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PartnasError, match="file is no folder; choose another --out"):
+        evaluate(tmp_path / "no run", data_config({}), tmp_path / "file", progress=False)

@@ -3,23 +3,18 @@ import json
 import numpy as np
 import pytest
 import scipy.io
-from jobs import GENOTYPE
+from muco_run import untrained
 from small_sets import write_mupots, write_roots
 
 from partnas import mupots
 from partnas.data import camera_to_voxels
 from partnas.errors import PartnasError
 from partnas.metrics.mupots import People
-from partnas.metrics.mupots_files import FILE_3D, read_results, write_results
-from partnas.networks import build
-from partnas.run import Run
+from partnas.metrics.mupots_files import FILE_2D, FILE_3D, read_results, write_results
 from partnas.skeleton import MUCO, SKELETONS
-from partnas.space import SearchSpace
 
 PEOPLE = {"TS1": 4, "TS2": 3}
 """Valid people of the small set, two frames each."""
-
-TINY = SearchSpace(cells=6, reductions=3, fusions=1, fusion_nodes=2, channels=4, input_size=32, depth=8)
 
 
 def write_annotations(root, scale):
@@ -36,15 +31,6 @@ def write_annotations(root, scale):
                     "isValidFrame": entry["is_valid"],
                 }  # fmt: skip
         scipy.io.savemat(root / "data" / "MultiPersonTestSet" / sequence / "annot.mat", {"annotations": cells})
-
-
-def untrained(folder, skeleton):
-    """The run of a network of that skeleton with fresh weights."""
-    network = build({"kind": "partnet", "space": TINY.replace(skeleton=skeleton).to_dict(), "genotype": GENOTYPE})
-    run = Run(folder, "train")
-    run.open({}, 0)
-    run.save({"network": network.spec(), "weights": network.state_dict()})
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +76,57 @@ def test_the_evaluators_own_annotations_win(perfect, data, run, tmp_path):
     assert result["people"] == result["matched_people"] == sum(PEOPLE.values())
     assert result["relative"]["all"]["pck"] == 100  # bones are brought to the annotated lengths
     assert result["absolute"]["all"]["pck"] == 0  # the pelvis is 300 mm off
+
+
+def test_a_sequence_without_its_annotations_is_told(perfect, run, tmp_path):
+    root = write_mupots(tmp_path / "MuPoTS")
+    write_annotations(root, scale=1)
+    missing = root / "data" / "MultiPersonTestSet" / "TS2" / "annot.mat"
+    missing.unlink()
+    for call in (
+        lambda: mupots.evaluate_mupots(run, root, tmp_path / "out", progress=False),
+        lambda: mupots.score(tmp_path, root),
+    ):
+        with pytest.raises(PartnasError, match=r"TS2/annot\.mat: no such file, where other sequences") as error:
+            call()
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_frame_of_nobody_but_a_person_left_out_has_its_entry(perfect, run, tmp_path):
+    """The evaluator in MATLAB asks for every image of ``annot.mat``, and counts its people as missed."""
+
+    def spoil(content):
+        content["annotations"][6]["bbox"] = [10.0, 10.0, 0.0, 20.0]
+
+    root, out = write_mupots(tmp_path / "MuPoTS", spoil), tmp_path / "out"
+    write_annotations(root, scale=1)
+    result = mupots.evaluate_mupots(run, root, out, progress=False)
+    for name in (FILE_2D, FILE_3D):
+        assert scipy.io.loadmat(out / name)["TS2_img_000001"].size == 0
+    assert (result["people"], result["matched_people"], result["frames"]) == (7, 6, 4)
+    assert len(result["skipped"]) == 1
+    assert "2 of 20 sequences, annotated root depths, 1 left out" in (out / "table7.csv").read_text()
+    again = mupots.score(out, root)
+    assert [again[field] for field in ("people", "relative")] == [result[field] for field in ("people", "relative")]
+
+
+@pytest.mark.parametrize("option", ["--protocol", "--stride"])
+def test_options_of_human36m_are_refused(cli, data, run, tmp_path, option):
+    process = cli("evaluate", run, "--data", f"mupots={data}", option, "1", "--out", tmp_path / "out", code=1)
+    assert process.stderr.startswith(f"partnas: {option}: is of Human3.6M")
+    assert process.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line_first(data, tmp_path):
+    (tmp_path / "file").touch()
+    for call in (
+        lambda: mupots.evaluate_mupots(tmp_path / "no run", data, tmp_path / "file", progress=False),
+        lambda: mupots.score(tmp_path / "no results", data, tmp_path / "file"),
+    ):
+        with pytest.raises(PartnasError, match="file is no folder; choose another --out"):
+            call()
 
 
 def test_the_command_line_measures_and_recomputes_from_the_files(cli, data, run, tmp_path):

@@ -7,8 +7,12 @@ ACTIONS = [column.name for column in published(6).columns[:-1]]
 SEQUENCES = [f"TS{number}" for number in range(1, 21)]
 
 
-def evaluation(protocol=2, actions=ACTIONS, stride=64, data="Human36M"):
+BY_PROTOCOL_2 = {"sets": ["human36m", "mpii"], "protocol": 2}
+
+
+def evaluation(protocol=2, actions=ACTIONS, stride=64, data="Human36M", trained=BY_PROTOCOL_2, skipped=()):
     return {
+        "trained_on": trained, "skipped": list(skipped),
         "protocol": protocol, "test_stride": stride, "data": data, "mpjpe_mm": 47.0, "pa_mpjpe_mm": 33.0,
         "pa_mpjpe_scaled_mm": 31.0, "per_action_mm": {action: 40.0 + place for place, action in enumerate(actions)},
         "per_action_pa_mm": dict.fromkeys(actions, 30.0), "per_action_pa_scaled_mm": dict.fromkeys(actions, 29.0),
@@ -25,7 +29,7 @@ def test_protocol_2_is_a_row_of_table_6_in_the_papers_order():
 
 
 def test_protocol_1_gives_both_alignments_and_ranks_the_one_without_scale():
-    table = human36m_table(evaluation(protocol=1), "mine")
+    table = human36m_table(evaluation(protocol=1, trained={"sets": ["human36m"], "protocol": 1}), "mine")
     assert table.title.startswith("Table 5.")
     rows = [line for line in table.to_markdown().splitlines() if "→ mine" in line]
     assert rows[0].startswith("| → mine | Human3.6M | <u>30.0</u> | **30.0** |")
@@ -41,6 +45,11 @@ def test_protocol_1_gives_both_alignments_and_ranks_the_one_without_scale():
         ({"actions": ACTIONS[:3]}, "Human3.6M, 3 of 15 actions"),
         ({"actions": ["spinkick", "run"], "data": "embedded sample"}, "embedded sample"),
         ({"actions": ["Walking", "run"], "data": "mocap"}, "mocap"),
+        ({"trained": {"sets": ["human36m"], "protocol": 1}}, "Human3.6M, trained by protocol 1"),
+        ({"trained": {"sets": ["embedded sample"], "protocol": 2}}, "Human3.6M, not trained on it"),
+        ({"trained": None}, "Human3.6M, training not known"),
+        ({"skipped": ["a line", "another"]}, "Human3.6M, 2 left out"),
+        ({"stride": 5, "trained": None, "skipped": ["x"]}, "Human3.6M, 1 of 5 frames, training not known, 1 left out"),
     ],
 )
 def test_what_is_not_the_protocol_is_not_ranked_against_it(options, data):
@@ -52,8 +61,11 @@ def test_what_is_not_the_protocol_is_not_ranked_against_it(options, data):
     assert row.count("–") == len(set(ACTIONS) - set(options.get("actions", ACTIONS)))
 
 
-def mupots(sequences=SEQUENCES, roots="rootnet.json"):
-    return {"data": "folder", "roots": roots, "relative": {"all": {"pck_per_sequence": dict.fromkeys(sequences, 90.0)}}}
+def mupots(sequences=SEQUENCES, roots="rootnet.json", boxes="rootnet.json", skipped=()):
+    return {
+        "data": "folder", "roots": roots, "boxes": boxes, "skipped": list(skipped),
+        "relative": {"all": {"pck_per_sequence": dict.fromkeys(sequences, 90.0)}},
+    }  # fmt: skip
 
 
 def test_mupots_is_a_row_of_table_7():
@@ -62,7 +74,12 @@ def test_mupots_is_a_row_of_table_7():
     row = next(line for line in table.to_markdown().splitlines() if "→ mine" in line)
     assert row.startswith("| → mine | 90.0 | **90.0** |")
     assert row.endswith("| **90.0** |")
-    assert mupots_table(mupots(roots="annotation"), "mine").rows[-1].data == "MuPoTS-3D, annotated root depths"
+    for options, data in (
+        ({"roots": "annotation", "boxes": "annotation"}, "MuPoTS-3D, annotated root depths"),
+        ({"boxes": "annotation"}, "MuPoTS-3D, annotated boxes"),
+        ({"skipped": ["a line"]}, "MuPoTS-3D, 1 left out"),
+    ):
+        assert mupots_table(mupots(**options), "mine").rows[-1].data == data
     few = mupots_table(mupots(["TS1", "TS3"]), "mine")
     assert few.rows[-1].data == "MuPoTS-3D, 2 of 20 sequences"
     assert few.rows[-1].values["Average"] is None

@@ -1,17 +1,23 @@
 """A root network from training to absolute poses of several people."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 from jobs import TINY
+from muco_run import untrained
+from small_set import write_set
 from small_sets import write_mupots
+from small_sets import write_roots as write_roots_of_elsewhere
 
+from partnas import roots
 from partnas.config import data_config, load_config
 from partnas.data import embedded_root, read_boxes, read_human36m, read_mupots
 from partnas.errors import PartnasError
-from partnas.evaluate import evaluate
+from partnas.evaluate import evaluate, table
+from partnas.mupots import evaluate_mupots
 from partnas.networks import build, load_root_network
 from partnas.predict import predict
 from partnas.roots import write_roots
@@ -74,11 +80,20 @@ def test_evaluation_holds_the_error_and_two_baselines(cli, root_run, source):
     assert "of the mean training root" in table
 
 
+def test_without_training_subjects_the_mean_root_is_left_out(root_run, tmp_path, caplog):
+    data = data_config({"root": str(write_set(tmp_path / "set", subjects=(9, 11)))})
+    result = evaluate(root_run, data, tmp_path / "out", progress=False)
+    assert set(result["baselines_mrpe_mm"]) == {"box_area"}
+    assert "no training subjects 1, 5, 6, 7, 8" in caplog.text
+    assert "of the mean training root" not in table(result)
+
+
 def test_the_file_holds_the_extended_box_and_root_of_everybody(written, source, root_run):
     entries = json.loads(written.read_text())
     assert [entry["image_id"] for entry in entries] == source.image_ids.tolist()
     for entry, name in zip(entries, source.image_names, strict=True):
-        assert list(entry) == ["image_id", "file_name", "bbox", "root_cam", "score"]
+        assert list(entry) == ["image_id", "file_name", "bbox", "bbox_from", "root_cam", "score"]
+        assert entry["bbox_from"] == "annotation"
         assert entry["file_name"] == name.decode()
         assert entry["bbox"][2] == entry["bbox"][3]
         assert len(entry["root_cam"]) == 3
@@ -148,6 +163,55 @@ def test_the_file_of_several_people_an_image_goes_round_to_mupots(cli, root_run,
     entries = json.loads(path.read_text())
     np.testing.assert_array_equal(found.root_depth, [entry["root_cam"][2] for entry in entries])
     assert found.boxes_are_extended.all()
+
+
+def test_annotated_boxes_in_a_file_are_told_in_the_table(cli, root_run, tmp_path):
+    folder, path = write_mupots(tmp_path / "MuPoTS"), tmp_path / "roots.json"
+    cli("roots", root_run, "--data", f"mupots={folder}", "--out", path, "--quiet")
+    run = untrained(tmp_path / "run", "muco")
+    result = evaluate_mupots(run, folder, tmp_path / "own", path, progress=False)
+    assert (result["roots"], result["boxes"]) == ("roots.json", "annotation")
+    assert "2 of 20 sequences, annotated boxes" in (tmp_path / "own" / "table7.csv").read_text()
+    detected = write_roots_of_elsewhere(tmp_path / "detected.json", [0, 1, 2])
+    result = evaluate_mupots(run, folder, tmp_path / "elsewhere", detected, progress=False)
+    assert result["boxes"] == "detected.json"
+    assert "annotated boxes" not in (tmp_path / "elsewhere" / "table7.csv").read_text()
+
+
+def test_a_root_behind_the_camera_is_refused_and_nothing_is_written(monkeypatch, root_run, source, tmp_path):
+    depths = np.full((len(source), 3), 2000.0)
+    depths[3, 2] = -1.5
+    monkeypatch.setattr(roots, "predict_set", lambda *_, **__: depths)
+    with pytest.raises(
+        PartnasError, match=rf"image_id {source.image_ids[3]}: the root network's depth is -1.5 mm"
+    ) as error:
+        write_roots(root_run, source, tmp_path / "roots.json", progress=False)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_roots_of_subjects_that_were_trained_on_are_refused(cli, root_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(root_run, run)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("protocol: 2", "protocol: 1"))
+    process = cli("roots", run, "--protocol", "2", "--stride", "20", "--out", tmp_path / "out.json", code=1)
+    assert "was trained on subject 9" in process.stderr
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_file_that_cannot_be_written_is_one_line_first(source, tmp_path):
+    (tmp_path / "file").touch()
+    for out, named in ((tmp_path, "is a folder"), (tmp_path / "file" / "roots.json", "file is no folder")):
+        with pytest.raises(PartnasError, match=named):
+            write_roots(tmp_path / "no run", source, out, progress=False)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--protocol", 1), ("--stride", 2), ("--split", "train")])
+def test_options_of_human36m_are_refused_for_mupots(cli, tmp_path, option, value):
+    process = cli("roots", "no run", "--data", f"mupots={tmp_path}", option, value, "--out", tmp_path / "out", code=1)
+    assert process.stderr.startswith(f"partnas: {option}: is of Human3.6M")
+    assert process.stderr.count("\n") == 1
 
 
 def test_networks_in_each_others_place_are_refused(trained, root_run, pictures, source, tmp_path):

@@ -91,7 +91,8 @@ def pose_report(
         target: ``(N, P, 3)`` camera millimetres.
         actions: ``(N,)`` names.
         groups: Part groups, for the mean error of each.
-        mean_pose: ``(P, 3)`` root-relative; what a predictor that ignores the image would say.
+        mean_pose: ``(P, 3)`` root-relative; what a predictor that ignores the image would say, whose
+            ``mean_pose_mpjpe_mm`` is None where this is.
         skeleton: Whose parts they are.
     """
     evaluated = skeleton.evaluated
@@ -112,6 +113,7 @@ def pose_report(
     if groups is not None:
         places = [[evaluated.index(part) for part in group if part in evaluated] for group in groups]
         report["per_group_mm"] = [float(errors[:, place].mean()) if place else None for place in places]
-    if mean_pose is not None:
-        report["mean_pose_mpjpe_mm"] = mpjpe(np.broadcast_to(mean_pose, np.shape(target)), target, skeleton)
+    report["mean_pose_mpjpe_mm"] = (
+        None if mean_pose is None else mpjpe(np.broadcast_to(mean_pose, np.shape(target)), target, skeleton)
+    )
     return report

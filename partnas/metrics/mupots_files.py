@@ -90,17 +90,24 @@ def has_annotations(folder: Path) -> bool:
     return any(folder.glob(f"TS*/{ANNOTATIONS}"))
 
 
-def read_annotations(folder: Path) -> People:
+def read_annotations(folder: Path, sequences: Iterable[str] = ()) -> People:
     """The valid people of all ``TS*/annot.mat``, with ``univ_annot3``, which the evaluator compares with.
 
     These are the annotated poses in the size of one universal skeleton.
 
     Args:
         folder: The data set's ``MultiPersonTestSet``.
+        sequences: Those that must have a file.
 
     Raises:
-        PartnasError: A file is damaged or lacks a field, or an array has another shape; scipy is missing.
+        PartnasError: A file is missing, damaged or lacks a field, or an array has another shape; scipy is missing.
     """
+    for path in (folder / sequence / ANNOTATIONS for sequence in sequences):
+        if not path.is_file():
+            raise PartnasError(
+                f"{path}: no such file, where other sequences have theirs; copy it, or move theirs away to compare with "
+                "MuPoTS-3D.json"
+            )
     frames, image, camera = [], [np.empty((0, 17, 2))], [np.empty((0, 17, 3))]
     for path in sorted(folder.glob(f"TS*/{ANNOTATIONS}")):
         cells = _load(path).get("annotations")

@@ -174,9 +174,8 @@ def key_figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     found = []
     if "mpjpe_mm" in evaluation:
         found.append((f"{evaluation['mpjpe_mm']:.1f} mm", "MPJPE"))
-    if "mean_pose_mpjpe_mm" in evaluation:
-        ratio = evaluation["mpjpe_mm"] / evaluation["mean_pose_mpjpe_mm"]
-        found.append((f"{ratio:.2f}×", f"of the mean training pose's {evaluation['mean_pose_mpjpe_mm']:.1f} mm"))
+    if (mean := evaluation.get("mean_pose_mpjpe_mm")) is not None:
+        found.append((f"{evaluation['mpjpe_mm'] / mean:.2f}×", f"of the mean training pose's {mean:.1f} mm"))
     if "pa_mpjpe_mm" in evaluation:
         found.append((f"{evaluation['pa_mpjpe_mm']:.1f} mm", "PA-MPJPE, without scale"))
     if "pa_mpjpe_scaled_mm" in evaluation:

@@ -78,10 +78,11 @@ def _title(figure: Any, evaluation: dict[str, Any]) -> None:
         0.02, 0.962, f"{evaluation['mpjpe_mm']:.0f} mm MPJPE on motions never seen in search or training",
         fontsize=16, fontweight="bold", color=INK,
     )  # fmt: skip
+    mean = evaluation.get("mean_pose_mpjpe_mm")
+    beside = "" if mean is None else f"; predicting the mean training pose gives {mean:.0f} mm"
     figure.text(
         0.02, 0.932,
-        f"{evaluation['frames']} test frames; predicting the mean training pose gives "
-        f"{evaluation['mean_pose_mpjpe_mm']:.0f} mm. Above a picture: its action and its own MPJPE.",
+        f"{evaluation['frames']} test frames{beside}. Above a picture: its action and its own MPJPE.",
         fontsize=11, color=FAINT_INK,
     )  # fmt: skip
 

@@ -170,3 +170,13 @@ def test_summary_picture(tmp_path):
     (run / "evaluation.json").unlink()
     with pytest.raises(PartnasError, match="evaluation"):
         write_png(tmp_path / "summary.png", run)
+
+
+def test_without_a_mean_training_pose(tmp_path):
+    run = write_run(tmp_path / "run")
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(json.dumps({**evaluation, "mean_pose_mpjpe_mm": None}))
+    text = body(write_report(run))
+    assert "80.0 mm" in text
+    assert "mean training pose" not in text
+    assert write_png(tmp_path / "summary.png", run).stat().st_size > 1000
