@@ -23,6 +23,10 @@ MOST_CHANNELS = {
 """Channels, in and out, up to which the native kernels are used: that far they are as fast as the library or faster,
 but for matrices of 512 and more over a few hundred pixels (``bench/bench_pointwise.py``)."""
 
+SMALL_MATRIX, FEW_PIXELS = 256, 1024
+"""Channels beyond which, and pixels below which, a matrix of float32 is packed for less than that costs. A backward pass
+gains enough to make up for it."""
+
 
 def pointwise(
     maps: Sequence[torch.Tensor],
@@ -60,7 +64,7 @@ def pointwise(
         if add or bias is not None:
             one_device("pointwise", weight, bias, *add)
         return _plus(_Pointwise.apply(relu, weight, *maps), bias, add)
-    return forward(maps, weight, relu, bias, add)
+    return forward(maps, weight, relu, bias, add, backward_follows=False)
 
 
 def forward(
@@ -69,10 +73,11 @@ def forward(
     relu: bool = False,
     bias: torch.Tensor | None = None,
     add: Sequence[torch.Tensor] = (),
+    backward_follows: bool = True,
 ) -> list[torch.Tensor]:
     """:func:`pointwise` outside autograd."""
     operators = _operators(maps, weight, bias, add)
-    if not operators:
+    if not operators or not (backward_follows or _is_worth_packing(maps[0], weight)):
         return reference(maps, weight, relu, bias, add)
     bias = None if bias is None else bias.detach().float().contiguous()
     return operators.pointwise(maps, weight.detach().float(), relu, bias, add)
@@ -187,6 +192,11 @@ def _operators(maps, weight, bias=None, add=()):
         maps[0].dtype, 0
     )
     return found if served else None
+
+
+def _is_worth_packing(x, weight):
+    pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    return x.dtype != torch.float32 or max(weight.shape[1:]) <= SMALL_MATRIX or pixels >= FEW_PIXELS
 
 
 def _each(maps, matrices):

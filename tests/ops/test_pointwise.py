@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("filled_memory", "one_thread")
 @pytest.fixture(autouse=True)
 def _kernels_take_any_channels(monkeypatch):
     monkeypatch.setattr(MODULE, "MOST_CHANNELS", dict.fromkeys(MODULE.MOST_CHANNELS, math.inf))
+    monkeypatch.setattr(MODULE, "FEW_PIXELS", 0)
 
 
 class Case:
@@ -401,6 +402,19 @@ def test_many_channels_go_to_the_library(served_by, monkeypatch):
             found = pointwise(case.maps, case.weight)
         assert not any(name.startswith("partnas::") for name in recorder.names)
         assert all(torch.equal(a, b) for a, b in zip(found, reference(case.maps, case.weight), strict=True))
+
+
+@pytest.mark.parametrize(("channels", "pixels"), [((256, 8), 9), ((257, 8), 9), ((8, 257), 9), ((257, 8), 1024)])
+def test_large_matrices_over_few_pixels_where_no_backward_follows(served_by, monkeypatch, channels, pixels):
+    monkeypatch.setattr(MODULE, "FEW_PIXELS", 1024)
+    case, found = Case(channels, (1, 1, pixels), count=1), {}
+    for backward_follows in (True, False):
+        recorder = Allocations(0)
+        with recorder, torch.set_grad_enabled(backward_follows):
+            pointwise(case.maps, case.weight)
+        found[backward_follows] = any(name.startswith("partnas::") for name in recorder.names)
+    is_native = served_by != "reference"
+    assert found == {True: is_native, False: is_native and (max(channels) <= 256 or pixels >= 1024)}
 
 
 def test_wrong_arguments_are_told():
