@@ -102,12 +102,8 @@ def _check_part(part: Part, report: Report, progress: bool) -> None:
         files = [part.folder / name.decode() for name in part.names(images["file_name"]).tolist()]
         sizes = np.column_stack([images["width"], images["height"]]).tolist()
         faults = faults_of(_image_problem, list(zip(files, sizes, strict=True)), part.title, progress=progress)
-    except PartnasError as error:
-        report.problems.append(str(error))
-        return
-    broken = [fault for fault in faults if fault]
-    report.problems += broken
-    try:
+        broken = [fault for fault in faults if fault]
+        report.problems += broken
         frames = part.read(skip_broken=True)
     except PartnasError as error:
         report.problems.append(str(error))

@@ -234,7 +234,7 @@ def _read_centres(people: Table, images: Table, cameras: dict[str, np.ndarray]) 
 
 def _share_seen(people: Table, images: Table, cameras: dict[str, np.ndarray]) -> np.ndarray:
     """For each camera, of how many of its people it sees the pelvis inside the image."""
-    camera, pelvis = people["camera"], _camera_joints(people, cameras)[:, HUMAN36M.root]
+    camera, pelvis = people["camera"], _to_camera(people, cameras, [HUMAN36M.root])[:, 0]
     with np.errstate(all="ignore"):
         pixels = pelvis[:, :2] / pelvis[:, 2:] * cameras["f"][camera] + cameras["c"][camera]
     seen = (pelvis[:, 2] > 0) & (pixels >= 0).all(1) & (pixels < image_sizes(people, images)).all(1)
@@ -242,14 +242,15 @@ def _share_seen(people: Table, images: Table, cameras: dict[str, np.ndarray]) ->
     return np.bincount(camera, seen, count) / np.maximum(np.bincount(camera, minlength=count), 1)
 
 
-def _camera_joints(people: Table, cameras: dict[str, np.ndarray]) -> np.ndarray:
+def _to_camera(people: Table, cameras: dict[str, np.ndarray], parts: Sequence[int] | slice = slice(None)) -> np.ndarray:
+    """These joints in camera millimetres, ``(N, P, 3)``."""
     camera = people["camera"]
-    return np.einsum("nij,npj->npi", cameras["R"][camera], people["world"]) + cameras["t"][camera, None]
+    return np.einsum("nij,npj->npi", cameras["R"][camera], people["world"][:, parts]) + cameras["t"][camera, None]
 
 
 def _in_camera(people: Table, cameras: dict[str, np.ndarray]) -> np.ndarray:
     """The joints in camera millimetres, ``(N, 18, 3)``, of the people who are in front of their camera."""
-    joints = _camera_joints(people, cameras)
+    joints = _to_camera(people, cameras)
     seen = ((joints[..., 2] > 0) & (np.abs(joints) < FARTHEST).all(-1)).all(1)
     people.require(
         seen,

@@ -345,9 +345,8 @@ class Table:
             read[name], bad = _column(name, column, rows_wanted)
             for index, fault in bad.items():
                 row, place = rows_wanted[index], int(places[index])
-                place_of = f"at place {start + place}"
-                named = f"{self.kind} {_shown_id(row[self.key]) if self.key in row else place_of}"
-                faults.setdefault(place, f"{named}: {fault}; mend or remove it")
+                named = _shown_id(row[self.key]) if self.key in row else f"at place {start + place}"
+                faults.setdefault(place, f"{self.kind} {named}: {fault}; mend or remove it")
         for place in sorted(faults):
             self._broken(start + place, f"{self.path}: {faults[place]}")
         good = ~np.isin(places, list(faults))

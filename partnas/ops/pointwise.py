@@ -24,8 +24,8 @@ MOST_CHANNELS = {
 but for matrices of 512 and more over a few hundred pixels (``bench/bench_pointwise.py``)."""
 
 SMALL_MATRIX, FEW_PIXELS = 256, 1024
-"""Channels beyond which, and pixels below which, a matrix of float32 is packed for less than that costs. A backward pass
-gains enough to make up for it."""
+"""A float32 matrix of more channels, over fewer pixels, costs more to pack than the native product then gains. With a
+backward pass it gains enough."""
 
 
 def pointwise(
@@ -39,8 +39,8 @@ def pointwise(
     """1x1 convolutions of many maps at once: ``weight[f] @ maps[f] + bias[f] + add[f]`` at every pixel. Several maps in
     a row may be read as one, as though they were concatenated: the nodes of a cell.
 
-    The native backend serves maps of up to ``MOST_CHANNELS`` channels in all dtypes but float64; everything else is
-    left to the matrix products of the library.
+    The native backend serves maps of up to ``MOST_CHANNELS`` channels in all dtypes but float64, where no gradients are
+    recorded only such as are worth packing for; everything else is left to the matrix products of the library.
 
     Args:
         maps: F * K tensors ``(B, C_in / K, H, W)`` of one shape and dtype, float32, bfloat16, float16 or float64, any
