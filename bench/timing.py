@@ -253,6 +253,12 @@ def options_from(description: str, add_options: Any = None) -> argparse.Namespac
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="race torch.compile as well")
     parser.add_argument("--graph", action="store_true", help="on a GPU, race CUDA graphs of steps as well")
     parser.add_argument("--tf32", action="store_true", help="let the products of float32 on a GPU use TF32")
+    parser.add_argument(
+        "--keep-freed",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let all sides reuse freed memory, as `partnas train` does; or leave malloc as it comes",
+    )
     parser.add_argument("--csv", type=Path, help="append the rows to this file")
     if add_options is not None:
         add_options(parser)
@@ -280,7 +286,8 @@ def main(description: str, cases: Callable[[argparse.Namespace], Iterable[Case]]
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
     torch.backends.cudnn.benchmark = True
-    keep_freed_memory()
+    if options.keep_freed:
+        keep_freed_memory()
     clock = clock_of(device)
     speed = bandwidth(device, clock)
     facts = machine(device)
@@ -332,8 +339,10 @@ def header(facts: dict[str, Any], options: argparse.Namespace, speed: float) -> 
     """What the figures below it were measured on, and what they mean."""
     meaning = "milliseconds: median (quartiles); gain: best peer over ours; floor: bytes over the bandwidth, or as told"
     if options.device.type == "cpu":
+        memory = "freed memory is kept" if options.keep_freed else "malloc as it comes"
         return (
-            f"{facts['cpu']}, {options.threads} threads, torch {facts['torch']}, {speed / 1e9:.0f} GB/s read\n{meaning}"
+            f"{facts['cpu']}, {options.threads} threads, torch {facts['torch']}, {speed / 1e9:.0f} GB/s read, {memory}\n"
+            f"{meaning}"
         )
     tf32 = "TF32 in products of float32" if options.tf32 else "no TF32"
     return (

@@ -17,16 +17,17 @@ using Block [[gnu::vector_size(register_bytes), gnu::aligned(1), gnu::may_alias]
 inline Block load(const char* from) { return *reinterpret_cast<const Block*>(from); }
 inline void store(char* to, Block block) { *reinterpret_cast<Block*>(to) = block; }
 
-// libc's memcpy costs more to call than a run of a few hundred bytes takes to copy.
+// libc's memcpy costs more to call than a run of a few hundred bytes takes to copy. It takes long runs: it goes backwards
+// where loads would wait for the stores before them, those whose addresses end in the same 12 bits.
 inline void copy(char* to, const char* from, int64_t bytes) {
-  constexpr int64_t size = register_bytes;
-  if (bytes < size) {
+  constexpr int64_t size = register_bytes, long_run = 2048;
+  if (bytes < size || bytes >= long_run) {
     memcpy(to, from, static_cast<size_t>(bytes));
     return;
   }
   const int64_t last = bytes - size;
   int64_t i = 0;
-  // A load waits for an earlier store whose address ends in the same 12 bits: many loads come first.
+  // Many loads come before the stores that they might wait for.
   for (; i <= bytes - 4 * size; i += 4 * size) {
     const Block a = load(from + i), b = load(from + i + size);
     const Block c = load(from + i + 2 * size), d = load(from + i + 3 * size);
@@ -148,8 +149,14 @@ void copy_runs(const char* input, char* output, const int64_t* order, int64_t ru
   streams = streams && is_aligned(output, bytes, register_bytes);
   int64_t run = begin % runs;
   const char* group = input + (begin - run) * bytes;
+  // The hardware does not foresee in which order the runs are read: a page of them is asked for ahead.
+  const int64_t page = 4096, asked = bytes < page ? bytes : page, ahead = page / asked;
   for (int64_t i = begin; i < end; ++i) {
     if (streams) {
+      const int64_t later = (run + ahead) / runs * runs + order[(run + ahead) % runs];
+      const auto source = reinterpret_cast<uintptr_t>(group) + static_cast<uintptr_t>(later * bytes);
+      for (int64_t line = 0; line < asked; line += 64)
+        __builtin_prefetch(reinterpret_cast<const void*>(source + static_cast<uintptr_t>(line)), 0, 2);
       stream(output + i * bytes, group + order[run] * bytes, bytes);
     } else {
       copy(output + i * bytes, group + order[run] * bytes, bytes);
