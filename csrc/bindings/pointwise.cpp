@@ -17,17 +17,24 @@ using torch::stable::parallel_for;
 constexpr int64_t grain_products = 1 << 18;
 constexpr int64_t enough_tasks = 32, few_tasks = 4;
 constexpr int64_t enough_summed = 1024, least_summed = 128;
+// Fewer pixels than this read a matrix too often: their results are cut by columns instead.
+constexpr int64_t least_pixels = 48;
+// What stands before packed matrices, which tells for which vectors they are.
+constexpr int64_t head = 16;
 
 struct Kernels {
+  decltype(&baseline::pointwise_lanes) lanes;
   decltype(&baseline::pointwise_room) room;
   decltype(&baseline::pointwise_scratch) scratch;
   decltype(&baseline::pack_pointwise) pack;
+  decltype(&baseline::pointwise_columns) columns;
   decltype(&baseline::pointwise) run;
 };
 
-#define PARTNAS_KERNELS(capability)                                                                    \
-  Kernels {                                                                                            \
-    capability::pointwise_room, capability::pointwise_scratch, capability::pack_pointwise, capability::pointwise \
+#define PARTNAS_KERNELS(capability)                                                               \
+  Kernels {                                                                                       \
+    capability::pointwise_lanes, capability::pointwise_room, capability::pointwise_scratch,       \
+        capability::pack_pointwise, capability::pointwise_columns, capability::pointwise          \
   }
 
 // The kernels of the vectors that `channels` fill best.
@@ -62,8 +69,8 @@ class Maps {
   int64_t pixels() const { return batch * height * width; }
   const void* operator[](int64_t f) const { return kept_[static_cast<size_t>(f)].data_ptr(); }
   // A new map beside these.
-  Tensor empty(int64_t of_channels) const {
-    return empty_map(batch, of_channels, height, width, kept_[0].scalar_type());
+  Tensor empty(int64_t of_channels, int64_t of_height, int64_t of_width) const {
+    return empty_map(batch, of_channels, of_height, of_width, kept_[0].scalar_type());
   }
 
   Storage storage;
@@ -86,47 +93,77 @@ Tensor checked_weight(const Tensor& weight, const char* name) {
   return weight.is_contiguous() ? weight : contiguous_copy(weight);
 }
 
-// How the pixels of `count` maps are cut: each into `pieces`.
+// How the results of `count` maps are cut: their pixels into `pieces`, and the columns of each piece into `columns`.
 struct Cut {
-  int64_t count, pixels, pieces, grain;
+  int64_t count, pixels, pieces, columns, grain;
 
-  Cut(int64_t count, int64_t pixels, const PointwiseShape& shape, bool summed) : count(count), pixels(pixels) {
+  Cut(int64_t count, int64_t pixels, const PointwiseShape& shape, bool summed, int64_t most_columns)
+      : count(count), pixels(pixels) {
     const int64_t products = std::max<int64_t>(1, pixels * shape.in * shape.out);
     const int64_t worth =
         summed ? std::max(pixels / enough_summed, std::min(few_tasks / count, pixels / least_summed)) : pixels;
-    const int64_t most = std::min(enough_tasks / count, worth);
-    pieces = std::clamp<int64_t>(products / grain_products, 1, std::max<int64_t>(1, most));
-    grain = std::max<int64_t>(1, grain_products * pieces / products);
+    const int64_t wanted = products / grain_products, enough = enough_tasks / count;
+    pieces = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, std::min(enough, worth)));
+    columns = 1;
+    if (most_columns > 1 && pixels / pieces < least_pixels) {
+      const int64_t tasks = pieces;
+      pieces = std::max<int64_t>(1, pixels / least_pixels);
+      columns = std::clamp<int64_t>(tasks / pieces, 1, most_columns);
+    }
+    grain = std::max<int64_t>(1, grain_products * pieces * columns / products);
   }
 
-  // job(f, piece, begin, end, scratch) for every piece of every map.
+  // job(f, number of the piece, part, scratch) for every part of every map.
   template <typename Job>
   void run(int64_t scratch_elements, const Job& job) const {
-    parallel_for(0, count * pieces, grain, [&](int64_t first, int64_t last) {
+    parallel_for(0, count * pieces * columns, grain, [&](int64_t first, int64_t last) {
       std::vector<float> scratch(static_cast<size_t>(scratch_elements));
       for (int64_t task = first; task < last; ++task) {
-        const int64_t piece = task % pieces;
-        job(task / pieces, task, pixels * piece / pieces, pixels * (piece + 1) / pieces, scratch.data());
+        const int64_t at = task / columns, piece = at % pieces;
+        job(at / pieces, at,
+            PointwisePart{pixels * piece / pieces, pixels * (piece + 1) / pieces, task % columns, columns},
+            scratch.data());
       }
     });
   }
 };
 
-// The matrices of all maps, each packed.
+// The matrices of all maps, each packed, after `before` floats.
 Tensor packed(const Kernels& kernels, const PointwiseShape& shape, const Tensor& weight, int64_t out_stride,
-              int64_t in_stride) {
+              int64_t in_stride, int64_t before = 0) {
   const int64_t count = weight.size(0), in = shape.in, room = in * kernels.room(shape.out);
-  Tensor result = empty({count, room}, ScalarType::Float);
+  Tensor result = empty({before + count * room}, ScalarType::Float);
   const auto* from = static_cast<const float*>(weight.data_ptr());
-  auto* to = static_cast<float*>(result.data_ptr());
-  parallel_for(0, count * in, std::max<int64_t>(1, grain_products / 16 / shape.out), [&](int64_t begin, int64_t end) {
-    while (begin < end) {
-      const int64_t f = begin / in, stop = std::min(end, (f + 1) * in);
-      kernels.pack(shape, from + f * in * shape.out, out_stride, in_stride, begin - f * in, stop - f * in, to + f * room);
-      begin = stop;
-    }
-  });
+  auto* to = static_cast<float*>(result.data_ptr()) + before;
+  parallel_for(0, count * in, std::max<int64_t>(1, grain_products / 16 / std::max<int64_t>(1, shape.out)),
+               [&](int64_t begin, int64_t end) {
+                 while (begin < end) {
+                   const int64_t f = begin / in, stop = std::min(end, (f + 1) * in);
+                   kernels.pack(shape, from + f * in * shape.out, out_stride, in_stride, begin - f * in, stop - f * in,
+                                to + f * room);
+                   begin = stop;
+                 }
+               });
   return result;
+}
+
+Tensor pack_pointwise(Tensor weight) {
+  weight = checked_weight(weight, "pack_pointwise");
+  const PointwiseShape shape{Storage::float32, weight.size(2), 1, weight.size(1), weight.size(1), false, false, nullptr};
+  const Kernels kernels = kernels_for(shape.out);
+  const Tensor result = packed(kernels, shape, weight, shape.in, 1, head);
+  auto* first = static_cast<float*>(result.data_ptr());
+  std::fill_n(first, head, static_cast<float>(kernels.lanes()));
+  return result;
+}
+
+// Whether that is what `pack_pointwise` makes of `count` matrices for these kernels.
+bool is_packed(const Tensor& packed, const Kernels& kernels, const PointwiseShape& shape, int64_t count) {
+  STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Float && packed.dim() == 1 && packed.is_contiguous() &&
+                      packed.numel() >= head,
+                  "pointwise: packed must be what pack_pointwise gives");
+  return packed.numel() == head + count * shape.in * kernels.room(shape.out) &&
+         *static_cast<const float*>(packed.data_ptr()) == static_cast<float>(kernels.lanes());
 }
 
 // The biases [F, C_out] of all maps, `room` floats apart.
@@ -138,53 +175,63 @@ std::vector<float> padded(const Tensor& bias, int64_t room) {
   return result;
 }
 
+// With `reduces`, two matrices read the even and the odd pixels, and their results are one map.
 std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool relu, std::optional<Tensor> bias,
-                              std::vector<Tensor> add) {
-  weight = checked_weight(weight, "pointwise");
-  const auto count = static_cast<size_t>(weight.size(0));
-  STD_TORCH_CHECK(inputs.size() == count || (!inputs.empty() && count > 0 && inputs.size() % count == 0), "pointwise: ",
-                  inputs.size(), " maps do not divide among ", count, " matrices");
+                              std::vector<Tensor> add, bool reduces, std::optional<Tensor> ready) {
+  STD_TORCH_CHECK(weight.dim() == 3, "pointwise: weight must be (F, C_out, C_in)");
+  const int64_t count = weight.size(0), joined = reduces ? count : 1, results = count / joined;
+  STD_TORCH_CHECK(!reduces || count == 2, "pointwise: a reduction takes two matrices");
+  const auto given = static_cast<int64_t>(inputs.size());
+  STD_TORCH_CHECK(given == results || (given > 0 && count > 0 && given % results == 0), "pointwise: ", given,
+                  " maps do not divide among ", results, reduces ? " result" : " matrices");
   std::vector<Tensor> outputs;
   if (inputs.empty()) return outputs;
   const Maps maps(inputs, "pointwise");
-  const auto parts = static_cast<int64_t>(inputs.size() / count);
+  const int64_t parts = given / results, out = weight.size(1);
   STD_TORCH_CHECK(weight.size(2) == parts * maps.channels, "pointwise: weight must be (F, C_out, ",
                   parts * maps.channels, ")");
-  const PointwiseShape shape{maps.storage, weight.size(2), parts, weight.size(1), relu, false};
   std::vector<const void*> from;
-  for (size_t f = 0; f < inputs.size(); ++f) from.push_back(maps[static_cast<int64_t>(f)]);
-  std::vector<void*> to;
-  for (size_t f = 0; f < count; ++f) {
-    outputs.push_back(maps.empty(shape.out));
-    to.push_back(outputs.back().data_ptr());
-  }
+  for (int64_t i = 0; i < given; ++i) from.push_back(maps[i]);
+  const int64_t height = (maps.height + joined - 1) / joined, width = (maps.width + joined - 1) / joined;
+  for (int64_t r = 0; r < results; ++r) outputs.push_back(maps.empty(joined * out, height, width));
+  const Kernels kernels = kernels_for(out);
   std::vector<float> biases;
   if (bias) {
-    STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Float && bias->dim() == 2 && bias->size(0) == weight.size(0) &&
-                        bias->size(1) == shape.out && bias->is_contiguous(),
+    STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Float && bias->dim() == 2 && bias->size(0) == count &&
+                        bias->size(1) == out && bias->is_contiguous(),
                     "pointwise: bias must be (F, C_out), contiguous float32");
-    biases = padded(*bias, kernels_for(shape.out).room(shape.out));
+    biases = padded(*bias, kernels.room(out));
   }
-  STD_TORCH_CHECK(add.empty() || add.size() == count, "pointwise: give a map to add for each matrix, or none");
+  STD_TORCH_CHECK(add.empty() || static_cast<int64_t>(add.size()) == results,
+                  "pointwise: give a map to add for each result, or none");
   std::optional<Maps> added;
   if (!add.empty()) {
     const Maps& others = added.emplace(add, "pointwise");
-    STD_TORCH_CHECK(others.storage == maps.storage && others.batch == maps.batch && others.channels == shape.out &&
-                        others.height == maps.height && others.width == maps.width,
+    STD_TORCH_CHECK(others.storage == maps.storage && others.batch == maps.batch && others.channels == joined * out &&
+                        others.height == height && others.width == width,
                     "pointwise: a map to add is not like the result");
   }
   if (outputs[0].numel() == 0) return outputs;
 
-  const Kernels kernels = kernels_for(shape.out);
-  const Tensor matrices = packed(kernels, shape, weight, shape.in, 1);
-  const auto* packed_matrices = static_cast<const float*>(matrices.data_ptr());
-  const int64_t room = shape.in * kernels.room(shape.out);
-  const Cut cut(weight.size(0), maps.pixels(), shape, false);
-  cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, int64_t begin, int64_t end, float* scratch) {
-    const float* start = bias ? biases.data() + f * kernels.room(shape.out) : nullptr;
-    const PointwiseMaps of{from.data() + f * parts,       nullptr, to[static_cast<size_t>(f)], nullptr, start,
-                           added ? (*added)[f] : nullptr};
-    kernels.run(shape, of, packed_matrices + f * room, begin, end, scratch);
+  const EverySecond halves[]{{maps.height, maps.width, 0}, {maps.height, maps.width, 1}};
+  const auto shape_of = [&](int64_t f) {
+    const EverySecond* second = reduces ? &halves[f] : nullptr;
+    return PointwiseShape{maps.storage, weight.size(2), parts, out, joined * out, relu, false, second};
+  };
+  const PointwiseShape shape = shape_of(0);
+  const bool is_ready = ready && is_packed(*ready, kernels, shape, count);
+  const Tensor matrices =
+      is_ready ? *ready : packed(kernels, shape, checked_weight(weight, "pointwise"), shape.in, 1);
+  const auto* packed_matrices = static_cast<const float*>(matrices.data_ptr()) + (is_ready ? head : 0);
+  const int64_t room = shape.in * kernels.room(out), element = static_cast<int64_t>(outputs[0].element_size());
+  const Cut cut(count, maps.batch * height * width, shape, false, kernels.columns(shape));
+  cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, const PointwisePart& part, float* scratch) {
+    const int64_t result = f / joined, offset = f % joined * out * element;
+    const float* start = bias ? biases.data() + f * kernels.room(out) : nullptr;
+    auto* to = static_cast<char*>(outputs[static_cast<size_t>(result)].data_ptr()) + offset;
+    const char* others = added ? static_cast<const char*>((*added)[result]) + offset : nullptr;
+    const PointwiseMaps of{from.data() + result * parts, nullptr, to, nullptr, start, others};
+    kernels.run(shape_of(f), of, packed_matrices + f * room, part, scratch);
   });
   return outputs;
 }
@@ -222,10 +269,11 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
 
   const Maps upstream(gradients, name);
   STD_TORCH_CHECK(weight.size(1) == upstream.channels, name, ": weight must be (F, ", upstream.channels, ", C_in)");
-  const PointwiseShape shape{upstream.storage, upstream.channels, 1, weight.size(2), false, relu};
+  const PointwiseShape shape{upstream.storage, upstream.channels, 1, weight.size(2), weight.size(2), false, relu,
+                             nullptr};
   std::vector<void*> to;
   for (size_t f = 0; f < gradients.size(); ++f) {
-    if (needs[f]) found.push_back(upstream.empty(shape.out));
+    if (needs[f]) found.push_back(upstream.empty(shape.out, upstream.height, upstream.width));
     to.push_back(needs[f] ? found.back().data_ptr() : nullptr);
   }
   std::vector<const void*> with(gradients.size(), nullptr);
@@ -245,19 +293,19 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
   } else {
     const Kernels kernels = kernels_for(shape.out);
     const int64_t room = kernels.room(shape.out), stride = shape.in * room;
-    const Cut cut(count, pixels, shape, needs_weight);
+    const Cut cut(count, pixels, shape, needs_weight, needs_weight || relu ? 1 : kernels.columns(shape));
     std::optional<Tensor> matrices, kept;
     if (!found.empty()) matrices = packed(kernels, shape, weight, 1, shape.out);
     if (needs_weight) kept = empty({count * cut.pieces, stride}, ScalarType::Float);
     const auto* packed_matrices = matrices ? static_cast<const float*>(matrices->data_ptr()) : nullptr;
     float* all_sums = kept ? static_cast<float*>(kept->data_ptr()) : nullptr;
-    cut.run(kernels.scratch(shape), [&](int64_t f, int64_t task, int64_t begin, int64_t end, float* scratch) {
+    cut.run(kernels.scratch(shape), [&](int64_t f, int64_t piece, const PointwisePart& part, float* scratch) {
       const auto at = static_cast<size_t>(f);
       const void* from = upstream[f];
-      float* sums = all_sums ? all_sums + task * stride : nullptr;
+      float* sums = all_sums ? all_sums + piece * stride : nullptr;
       if (sums) std::fill_n(sums, stride, 0.0f);
       const PointwiseMaps of{&from, with[at], to[at], sums, nullptr, nullptr};
-      kernels.run(shape, of, packed_matrices ? packed_matrices + f * stride : nullptr, begin, end, scratch);
+      kernels.run(shape, of, packed_matrices ? packed_matrices + f * stride : nullptr, part, scratch);
     });
     if (all_sums) add_pieces(all_sums, cut, shape, room, static_cast<float*>(weight_gradient.data_ptr()));
   }
@@ -269,6 +317,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
 }  // namespace partnas
 
 STABLE_TORCH_LIBRARY_IMPL(partnas, CPU, m) {
+  m.impl("pack_pointwise", TORCH_BOX(&partnas::pack_pointwise));
   m.impl("pointwise", TORCH_BOX(&partnas::pointwise));
   m.impl("pointwise_backward", TORCH_BOX(&partnas::pointwise_backward));
 }

@@ -36,16 +36,22 @@ int64_t chunk_pixels(const PointwiseShape& shape) {
   return fitting > least_chunk ? fitting : least_chunk;
 }
 
-// f(first vector, constant number of vectors) over all vectors of `room` floats, the last ones first.
+// f(first vector, constant number of vectors) over the vectors [begin, end), the last ones first.
 template <int n>
 struct Vectors {
   static constexpr int count = n;
 };
 
 template <int n, typename F>
-inline void from_the_last(int64_t vectors, const F& f) {
-  for (; vectors >= n; vectors -= n) f(vectors - n, Vectors<n>{});
-  if constexpr (n > 1) from_the_last<n - 1>(vectors, f);
+inline void from_the_last(int64_t end, const F& f, int64_t begin = 0) {
+  for (; end - begin >= n; end -= n) f(end - n, Vectors<n>{});
+  if constexpr (n > 1) from_the_last<n - 1>(end, f, begin);
+}
+
+// Where piece `piece` of `pieces` of a row of results begins: what `from_the_last` takes at once is not cut.
+int64_t column_of(const PointwiseShape& shape, int64_t piece, int64_t pieces) {
+  const int64_t vectors = room_of(shape.out) / lanes, blocks = vectors / widest;
+  return piece == 0 ? 0 : vectors % widest + blocks * piece / pieces * widest;
 }
 
 // --- products --------------------------------------------------------------------------------------------------------
@@ -99,12 +105,12 @@ inline void block(const PointwiseShape& shape, const float* x, const float* matr
       PARTNAS_UNROLL
       for (int p = 0; p < pixels; ++p)
         PARTNAS_UNROLL
-        for (int v = 0; v < vectors; ++v) sum[p][v] += load(target.add + first + p * shape.out + v * lanes);
+        for (int v = 0; v < vectors; ++v) sum[p][v] += load(target.add + first + p * shape.row + v * lanes);
     }
     PARTNAS_UNROLL
     for (int p = 0; p < pixels; ++p)
       PARTNAS_UNROLL
-      for (int v = 0; v < vectors; ++v) store(y + p * shape.out + v * lanes, sum[p][v]);
+      for (int v = 0; v < vectors; ++v) store(y + p * shape.row + v * lanes, sum[p][v]);
     return;
   }
   Floats kept[pixels][vectors];
@@ -117,34 +123,37 @@ inline void block(const PointwiseShape& shape, const float* x, const float* matr
       const int64_t left = shape.out - first - v * lanes;
       const bool is_part = left < lanes;
       if (target.add) {
-        const T* from = target.add + first + p * shape.out + v * lanes;
+        const T* from = target.add + first + p * shape.row + v * lanes;
         kept[p][v] += is_part ? load_some(from, left, 0.0f) : load(from);
       }
-      T* to = y + p * shape.out + v * lanes;
+      T* to = y + p * shape.row + v * lanes;
       is_part ? store_some(to, kept[p][v], left) : store(to, kept[p][v]);
     }
 }
 
-// `pixels` rows of x to the target; `free` elements after the last one may be touched.
+// Columns of `pixels` rows of x to the target, after which `pixels_after` more will be written.
 template <typename T>
-void multiply_chunk(const PointwiseShape& shape, const float* x, const float* packed, int64_t pixels, int64_t free,
-                    const Target<T>& target) {
-  const int64_t in = shape.in, out = shape.out;
-  from_the_last<widest>(room_of(out) / lanes, [&](int64_t first, auto width) {
+void multiply_chunk(const PointwiseShape& shape, const float* x, const float* packed, int64_t pixels,
+                    int64_t pixels_after, const PointwisePart& part, const Target<T>& target) {
+  const int64_t in = shape.in, row = shape.row;
+  // What lies between rows that are apart is not to be touched.
+  const auto free_after = [&](int64_t pixel) { return row == shape.out ? (pixels + pixels_after - pixel) * row : 0; };
+  const auto columns = [&](int64_t first, auto width) {
     constexpr int vectors = decltype(width)::count, together = pixels_of<vectors>;
     const float* matrix = packed + first * lanes * in;
     if (pixels < together) {
       for (int64_t p = 0; p < pixels; ++p)
-        block<vectors, 1>(shape, x + p * in, matrix, first * lanes, free + (pixels - p - 1) * out, target.at(p * out));
+        block<vectors, 1>(shape, x + p * in, matrix, first * lanes, free_after(p + 1), target.at(p * row));
       return;
     }
     for (int64_t next = 0; next < pixels; next += together) {
       // The last block may do pixels again that the one before has done.
       const int64_t p = next < pixels - together ? next : pixels - together;
-      block<vectors, together>(shape, x + p * in, matrix, first * lanes, free + (pixels - p - together) * out,
-                               target.at(p * out));
+      block<vectors, together>(shape, x + p * in, matrix, first * lanes, free_after(p + together), target.at(p * row));
     }
-  });
+  };
+  from_the_last<widest>(column_of(shape, part.column + 1, part.columns), columns,
+                        column_of(shape, part.column, part.columns));
 }
 
 // --- sums over pixels ------------------------------------------------------------------------------------------------
@@ -228,15 +237,41 @@ const float* widen(const T* from, int64_t count, bool clips, float* room) {
   return room;
 }
 
+// f(index of a pixel among the `pixels` from `at` on, pixel of x or -1 beyond an edge) for every second pixel of x.
+template <typename F>
+inline void for_every_second(const EverySecond& of, int64_t at, int64_t pixels, const F& f) {
+  const int64_t width = (of.width + 1) / 2, height = (of.height + 1) / 2;
+  int64_t column = at % width, row = at / width % height, image = at / width / height;
+  for (int64_t p = 0; p < pixels; ++row, column = 0) {
+    if (row == height) row = 0, ++image;
+    const int64_t y = 2 * row + of.first, begin = (image * of.height + y) * of.width + of.first;
+    for (; column < width && p < pixels; ++column, ++p)
+      f(p, y < of.height && 2 * column + of.first < of.width ? begin + 2 * column : -1);
+  }
+}
+
 // The rows of `pixels` pixels from pixel `at` on, as floats, clipped or not: in place, or in `room`.
 template <typename T>
 const float* rows(const PointwiseShape& shape, const void* const* x, int64_t at, int64_t pixels, float* room) {
   const int64_t channels = shape.in / shape.parts;
-  const auto part = [&](int64_t s) { return static_cast<const T*>(x[s]) + at * channels; };
-  if (shape.parts == 1) return widen(part(0), pixels * channels, shape.clips, room);
-  for (int64_t s = 0; s < shape.parts; ++s)
-    for (int64_t p = 0; p < pixels; ++p)
-      convert(part(s) + p * channels, channels, shape.clips, room + p * shape.in + s * channels);
+  for (int64_t s = 0; s < shape.parts; ++s) {
+    const T* part = static_cast<const T*>(x[s]);
+    float* to = room + s * channels;
+    if (shape.second) {
+      for_every_second(*shape.second, at, pixels, [&](int64_t p, int64_t pixel) {
+        if (pixel < 0) {
+          memset(to + p * shape.in, 0, static_cast<size_t>(channels) * sizeof(float));
+        } else {
+          convert(part + pixel * channels, channels, shape.clips, to + p * shape.in);
+        }
+      });
+    } else if (shape.parts == 1) {
+      return widen(part + at * channels, pixels * channels, shape.clips, room);
+    } else {
+      for (int64_t p = 0; p < pixels; ++p)
+        convert(part + (at + p) * channels, channels, shape.clips, to + p * shape.in);
+    }
+  }
   return room;
 }
 
@@ -250,21 +285,21 @@ void mask(const T* clipped, int64_t count, T* to) {
 }
 
 template <typename T>
-void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* packed, int64_t begin, int64_t end,
+void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* packed, const PointwisePart& part,
          float* scratch) {
   const int64_t in = shape.in, out = shape.out, chunk = chunk_pixels(shape);
   const T* with = static_cast<const T*>(maps.with);
   T* y = static_cast<T*>(maps.y);
   const Target<T> target{y, maps.bias, static_cast<const T*>(maps.add)};
   float* other = scratch + chunk * in;
-  for_chunks(begin, end, chunk, [&](int64_t at, int64_t pixels) {
-    const int64_t after = (end - at - pixels) * out;
+  for_chunks(part.begin, part.end, chunk, [&](int64_t at, int64_t pixels) {
+    const int64_t after = part.end - at - pixels;
     const float* numbers = rows<T>(shape, maps.x, at, pixels, scratch);
-    if (y) multiply_chunk(shape, numbers, packed, pixels, after, target.at(at * out));
+    if (y) multiply_chunk(shape, numbers, packed, pixels, after, part, target.at(at * shape.row));
     if (y && shape.masks) mask(with + at * out, pixels * out, y + at * out);
     if (!maps.sums) return;
     const float* others = widen(with + at * out, pixels * out, shape.masks, other);
-    sum_chunk(shape, numbers, others, pixels, pixels * out + (others == other ? lanes : after), maps.sums);
+    sum_chunk(shape, numbers, others, pixels, pixels * out + (others == other ? lanes : after * out), maps.sums);
   });
 }
 
@@ -275,7 +310,7 @@ int64_t pointwise_lanes() { return lanes; }
 int64_t pointwise_room(int64_t channels) { return room_of(channels); }
 
 int64_t pointwise_scratch(const PointwiseShape& shape) {
-  const bool copies = shape.storage != Storage::float32 || shape.parts > 1 || shape.clips || shape.masks;
+  const bool copies = shape.storage != Storage::float32 || shape.parts > 1 || shape.clips || shape.masks || shape.second;
   return copies ? chunk_pixels(shape) * (shape.in + shape.out) + lanes : 0;
 }
 
@@ -294,10 +329,15 @@ void pack_pointwise(const PointwiseShape& shape, const float* matrix, int64_t ou
   });
 }
 
-void pointwise(const PointwiseShape& shape, const PointwiseMaps& maps, const float* packed, int64_t begin, int64_t end,
+int64_t pointwise_columns(const PointwiseShape& shape) {
+  // A vector that runs over the end of a pixel would write to what another piece has written.
+  return shape.out % lanes == 0 && shape.out >= widest * lanes ? shape.out / lanes / widest : 1;
+}
+
+void pointwise(const PointwiseShape& shape, const PointwiseMaps& maps, const float* packed, const PointwisePart& part,
                float* scratch) {
   with_storage(shape.storage, [&](auto* typed) {
-    run<__typeof__(*typed)>(shape, maps, packed, begin, end, scratch);
+    run<__typeof__(*typed)>(shape, maps, packed, part, scratch);
   });
 }
 

@@ -71,14 +71,24 @@ def derived_cells(layouts: Sequence[CellLayout], genotype: Genotype) -> nn.Modul
 def _node(edges: Sequence[tuple[nn.Module, torch.Tensor]]) -> torch.Tensor:
     branches = [(edge, x) for edge, x in edges if isinstance(edge, Branch)]
     identities = [edge(x) for edge, x in edges if not isinstance(edge, Branch)]
-    if not any(edge.norm is None for edge, _ in branches):
+    if branches and all(edge.norm is not None for edge, _ in branches):
         return normalised_sum(
             [edge.before_norm(x) for edge, x in branches], [edge.norm for edge, _ in branches], identities
         )
-    total = functools.reduce(torch.add, identities) if identities else None
+    total = _summed(identities, [isinstance(edge, Pool) for edge, _ in edges if not isinstance(edge, Branch)])
     for edge, x in branches:
         total = edge.before_norm(x, total)
     return total
+
+
+def _summed(maps: Sequence[torch.Tensor], ours: Sequence[bool]) -> torch.Tensor | None:
+    """The sum of maps, None without any, in the memory of one that is ours where gradients are not recorded."""
+    if not maps:
+        return None
+    first = max(range(len(maps)), key=ours.__getitem__)
+    total, others = maps[first], [x for i, x in enumerate(maps) if i != first]
+    add = torch.Tensor.add_ if ours[first] and not torch.is_grad_enabled() else torch.add
+    return functools.reduce(add, others, total)
 
 
 def _stride(layout: CellLayout, edge: Edge) -> int:

@@ -14,7 +14,7 @@ from torch import nn
 
 from partnas.genotype import INPUTS, edge_count
 from partnas.nn.layout import CellLayout
-from partnas.nn.primitives import DILATED, POOLS, SEPARABLE, every_second, preprocessing, uniform_parameter
+from partnas.nn.primitives import DILATED, POOLS, SEPARABLE, even_and_odd, preprocessing, uniform_parameter
 from partnas.ops.depthwise_pointwise import depthwise_pointwise
 from partnas.ops.maps import Maps
 from partnas.ops.norm_sum import norm_stats, norm_sum
@@ -151,7 +151,7 @@ class SourceBank(nn.Module):
     def _skip(self, x: torch.Tensor) -> list[torch.Tensor]:
         halves = [
             pointwise([part] * self.edges, weight, relu=True)
-            for part, weight in zip(every_second(x), (self.skip_even, self.skip_odd), strict=True)
+            for part, weight in zip(even_and_odd(x), (self.skip_even, self.skip_odd), strict=True)
         ]
         return [torch.cat(pair, 1) for pair in zip(*halves, strict=True)]
 

@@ -4,16 +4,17 @@ import abc
 import functools
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
 
+from partnas.ops import native
 from partnas.ops.depthwise_bank import depthwise_bank
-from partnas.ops.maps import Maps, empty_map, parts_of
+from partnas.ops.maps import Maps, empty_map, every_second, parts_of
 from partnas.ops.norm_sum import norm_stats, norm_sum
-from partnas.ops.pointwise import pointwise
+from partnas.ops.pointwise import factorised_reduction, pack, pointwise
 from partnas.ops.pool_pair import avg_pool, max_pool
 from partnas.ops.upsample import upsample
 
@@ -79,8 +80,6 @@ def normalised_sum(
     maps: Sequence[torch.Tensor], norms: Sequence[BatchNorm], identities: Sequence[torch.Tensor] = ()
 ) -> torch.Tensor:
     """The sum of maps ``(B, C, H, W)``, each after its own batch norm, and of identities, in one pass."""
-    if not maps:
-        return functools.reduce(torch.add, identities)
     statistics = measured(maps, norms)
     first = norms[0]
     return norm_sum(
@@ -101,10 +100,9 @@ def uniform_parameter(*shape: int, fan_in: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
 
 
-def every_second(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the two convolutions of a factorised reduction read of a map: the even pixels, and the odd ones (the
-    diagonal neighbours). Where a side is odd the latter end in a row or column of zeros, so that both have one size."""
-    return _EverySecond.apply(x) if torch.is_grad_enabled() else _every_second(x)
+def even_and_odd(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the two convolutions of a factorised reduction read of a map, see ``every_second``."""
+    return _EvenAndOdd.apply(x) if torch.is_grad_enabled() else (every_second(x, 0), every_second(x, 1))
 
 
 class DepthwiseConv2d(nn.Module):
@@ -130,18 +128,52 @@ class DepthwiseConv2d(nn.Module):
         return depthwise_bank(x, [self.weight], **options)[0]
 
 
+class Matrices:
+    """The weights of 1x1 convolutions of one shape as ``pointwise`` reads them. What is packed of folded ones is kept
+    until they change."""
+
+    def __init__(self) -> None:
+        self._state: list[Any] = []
+        self._kept: tuple[Any, ...] = ()
+
+    def of(self, *layers: nn.Conv2d) -> dict[str, torch.Tensor | None]:
+        """``weight`` ``(F, C_out, C_in)``, ``bias`` ``(F, C_out)``, and ``packed`` where no gradients are recorded."""
+        tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias) if tensor is not None]
+        if (
+            len(tensors) < 2 * len(layers)
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or any(tensor.is_inference() for tensor in tensors)
+        ):
+            weight, bias = _stacked(layers)
+            return {"weight": weight, "bias": bias}
+        state = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
+        state.append(native.cpu_capability())
+        if self._state != state:
+            weight, bias = _stacked(layers)
+            # The tensors are held, so that no others come to lie at their addresses.
+            self._kept = ({"weight": weight, "bias": bias, "packed": pack(weight)}, tensors)
+            self._state = state
+        return self._kept[0]
+
+
+def _stacked(layers: Sequence[nn.Conv2d]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    weights, biases = [layer.weight[:, :, 0, 0] for layer in layers], [layer.bias for layer in layers]
+    if len(layers) == 1:
+        return weights[0][None], None if biases[0] is None else biases[0][None]
+    return torch.stack(weights), None if biases[0] is None else torch.stack(biases)
+
+
 class Pointwise(nn.Conv2d):
     """1x1 convolution, after ReLU or not; without bias but where a batch norm was folded into it."""
 
     def __init__(self, channels_in: int, channels_out: int, relu: bool = False):
         super().__init__(channels_in, channels_out, 1, bias=False)
         self.relu = relu
+        self._matrices = Matrices()
 
     def forward(self, x: Maps, add: torch.Tensor | None = None) -> torch.Tensor:
-        bias = None if self.bias is None else self.bias[None]
-        return pointwise(
-            parts_of(x), self.weight[None, :, :, 0, 0], self.relu, bias=bias, add=() if add is None else [add]
-        )[0]
+        return pointwise(parts_of(x), relu=self.relu, add=() if add is None else [add], **self._matrices.of(self))[0]
 
 
 class Branch(nn.Module, abc.ABC):
@@ -214,9 +246,12 @@ class FactorisedReduction(Branch):
         self.even = Pointwise(channels_in, channels_out // 2, relu=True)
         self.odd = Pointwise(channels_in, channels_out - channels_out // 2, relu=True)
         self.norm = BatchNorm(channels_out, searching)
+        self._matrices = Matrices()
 
     def before_norm(self, x: Maps, add: torch.Tensor | None = None) -> torch.Tensor:
-        even, odd = zip(*map(every_second, parts_of(x)), strict=True)
+        if not torch.is_grad_enabled() and self.even.out_channels == self.odd.out_channels:
+            return factorised_reduction(parts_of(x), add=add, **self._matrices.of(self.even, self.odd))
+        even, odd = zip(*map(even_and_odd, parts_of(x)), strict=True)
         found = torch.cat([self.even(even), self.odd(odd)], 1)
         return found if add is None else found + add
 
@@ -300,11 +335,11 @@ def preprocessing(channels_in: int, channels_out: int, factor: Fraction, searchi
     return layer if factor == 1 else nn.Sequential(layer, Upsample(int(factor)))
 
 
-class _EverySecond(torch.autograd.Function):
+class _EvenAndOdd(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.shape = x.shape
-        return _every_second(x)
+        return every_second(x, 0), every_second(x, 1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -315,9 +350,3 @@ class _EverySecond(torch.autograd.Function):
         gradient[:, :, ::2, ::2] = even
         gradient[:, :, 1::2, 1::2] = odd[:, :, : height // 2, : width // 2]
         return gradient
-
-
-def _every_second(x):
-    height, width = x.shape[2:]
-    padded = F.pad(x, (0, width % 2, 0, height % 2))
-    return tuple(padded[:, :, first::2, first::2].contiguous(memory_format=torch.channels_last) for first in (0, 1))

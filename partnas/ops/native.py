@@ -117,7 +117,7 @@ def cpu_capability() -> str | None:
     The environment variable ``PARTNAS_CPU_CAPABILITY``, read at import, asks for a lesser one than the CPU has;
     importing this module raises ``PartnasError`` where it names none.
     """
-    return _call("cpu_capability") if loaded() else None
+    return _capability() if loaded() else None
 
 
 def set_cpu_capability(name: str) -> None:
@@ -129,3 +129,9 @@ def set_cpu_capability(name: str) -> None:
     if not loaded():
         raise PartnasError(note())
     _call("set_cpu_capability", name)
+    _capability.cache_clear()
+
+
+@functools.cache
+def _capability() -> str:
+    return _call("cpu_capability")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from partnas.ops.backend import library, one_device
-from partnas.ops.maps import empty_map, whole
+from partnas.ops.maps import empty_map, every_second, whole
 from partnas.ops.namespaces import register
 
 _HAS_BFLOAT16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
@@ -35,6 +35,7 @@ def pointwise(
     *,
     bias: torch.Tensor | None = None,
     add: Sequence[torch.Tensor] = (),
+    packed: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """1x1 convolutions of many maps at once: ``weight[f] @ maps[f] + bias[f] + add[f]`` at every pixel. Several maps in
     a row may be read as one, as though they were concatenated: the nodes of a cell.
@@ -49,6 +50,7 @@ def pointwise(
         relu: Clip the maps at zero first; the clipped maps are not kept.
         bias: ``(F, C_out)``.
         add: F maps like the results, to be added to them; or none.
+        packed: What :func:`pack` gave of the weight; read where no gradients are recorded.
 
     Returns:
         F maps ``(B, C_out, H, W)`` in the maps' dtype, channels-last. Accumulates in float32 at least.
@@ -64,23 +66,62 @@ def pointwise(
         if add or bias is not None:
             one_device("pointwise", weight, bias, *add)
         return _plus(_Pointwise.apply(relu, weight, *maps), bias, add)
-    return forward(maps, weight, relu, bias, add, backward_follows=False)
+    return _infer(maps, weight, relu, bias, add, packed, reduces=False)
 
 
-def forward(
+def factorised_reduction(
     maps: Sequence[torch.Tensor],
     weight: torch.Tensor,
-    relu: bool = False,
+    *,
     bias: torch.Tensor | None = None,
-    add: Sequence[torch.Tensor] = (),
-    backward_follows: bool = True,
-) -> list[torch.Tensor]:
-    """:func:`pointwise` outside autograd."""
-    operators = _operators(maps, weight, bias, add)
-    if not operators or not (backward_follows or _is_worth_packing(maps[0], weight)):
-        return reference(maps, weight, relu, bias, add)
-    bias = None if bias is None else bias.detach().float().contiguous()
-    return operators.pointwise(maps, weight.detach().float(), relu, bias, add)
+    add: torch.Tensor | None = None,
+    packed: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """ReLU, and two 1x1 convolutions, of the even pixels and of the odd ones (``partnas.ops.maps.every_second``), whose
+    results are one map: DARTS' skip at stride 2. Without gradients; with them it is two calls of :func:`pointwise`.
+
+    Args:
+        maps: Read as one map ``(B, C_in, H, W)``, see :func:`pointwise`.
+        weight: ``(2, C_out / 2, C_in)``.
+        bias: ``(2, C_out / 2)``.
+        add: A map like the result, to be added to it.
+        packed: What :func:`pack` gave of the weight.
+
+    Returns:
+        ``(B, C_out, ceil(H / 2), ceil(W / 2))`` in the maps' dtype, channels-last.
+    """
+    with torch.no_grad():
+        return _infer(maps, weight, True, bias, [] if add is None else [add], packed, reduces=True)[0]
+
+
+def _infer(maps, weight, relu, bias, add, packed, reduces):
+    is_ready = packed is not None
+    operators = _operators(maps, weight, bias, add, at_any_width=is_ready)
+    if not operators or not (is_ready or _is_worth_packing(maps[0], weight)):
+        return (_reduction if reduces else reference)(maps, weight, relu, bias, add)
+    bias = None if bias is None else bias.float().contiguous()
+    return operators.pointwise(maps, weight if is_ready else weight.float(), relu, bias, add, reduces, packed)
+
+
+def pack(weight: torch.Tensor) -> torch.Tensor | None:
+    """The matrices ``(F, C_out, C_in)`` as the native kernels read them, for many calls without gradients on maps of
+    the weight's dtype: packing a large one takes longer than its product with few pixels, and once that is spared the
+    kernels are the faster ones at any width in float32. None where the library is, or no native backend serves.
+
+    Float32 kernels of another instruction set than that of this moment take no notice of it; others raise.
+    """
+    operators = library("pointwise", weight)
+    if not operators or (weight.dtype != torch.float32 and not _is_narrow(weight, weight.dtype)):
+        return None
+    return operators.pack_pointwise(weight.detach().float())
+
+
+def forward(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = False) -> list[torch.Tensor]:
+    """:func:`pointwise` outside autograd, where a backward pass follows."""
+    operators = _operators(maps, weight)
+    if not operators:
+        return reference(maps, weight, relu)
+    return operators.pointwise(maps, weight.detach().float(), relu, None, ())
 
 
 def backward(
@@ -123,6 +164,12 @@ def reference(
         start += [] if bias is None else [bias[f].to(parts[0].dtype)]
         found.append(_as_map(_product(parts, matrix.to(parts[0].dtype), *start), parts[0]))
     return found
+
+
+def _reduction(maps, weight, relu, bias, add):
+    halves = [every_second(x, first) for first in (0, 1) for x in maps]
+    found = torch.cat(reference(halves, weight, relu, bias), 1)
+    return [found + add[0] if add else found]
 
 
 def _product(parts, matrix, start=None, bias=None):
@@ -183,15 +230,17 @@ class _Pointwise(torch.autograd.Function):
         return None, weight_gradient, *(found.get(i) for i in range(len(needs_maps)))
 
 
-def _operators(maps, weight, bias=None, add=()):
+def _operators(maps, weight, bias=None, add=(), at_any_width=False):
     """The operators that take the maps; None for the reference."""
     if not maps:
         return None
-    found = library("pointwise", *maps, weight, bias, *add)
-    served = all(x.dtype == maps[0].dtype for x in maps) and max(weight.shape[1:]) <= MOST_CHANNELS.get(
-        maps[0].dtype, 0
-    )
+    found, dtype = library("pointwise", *maps, weight, bias, *add), maps[0].dtype
+    served = all(x.dtype == dtype for x in maps) and (at_any_width or _is_narrow(weight, dtype))
     return found if served else None
+
+
+def _is_narrow(weight, dtype):
+    return max(weight.shape[1:]) <= MOST_CHANNELS.get(dtype, 0)
 
 
 def _is_worth_packing(x, weight):
@@ -244,8 +293,17 @@ def _as_map(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)
 
 
-def _fake(maps, weight, relu, bias, add):
-    return [_empty(x, weight.shape[1]) for x in maps[: len(weight)]]
+def _fake(maps, weight, relu, bias, add, reduces=False, packed=None):
+    count, channels, _ = weight.shape
+    if not reduces:
+        return [_empty(x, channels) for x in maps[:count]]
+    batch, _, height, width = maps[0].shape
+    return [empty_map(maps[0], (batch, count * channels, -(-height // 2), -(-width // 2)))]
+
+
+def _fake_pack(weight):
+    # The room that a matrix takes depends on the instruction set of the CPU that packs it.
+    return weight.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 
 def _fake_backward(gradients, maps, weight, relu, needs):
@@ -257,4 +315,4 @@ def _empty(like, channels):
     return empty_map(like, (len(like), channels, *like.shape[2:]))
 
 
-register("pointwise", {"pointwise": _fake, "pointwise_backward": _fake_backward})
+register("pointwise", {"pack_pointwise": _fake_pack, "pointwise": _fake, "pointwise_backward": _fake_backward})

@@ -247,6 +247,35 @@ def test_fused_for_inference(settings, dtype):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+def test_a_fused_network_notices_that_its_weights_change():
+    net, x = network().eval(), images()
+    fused = net.fuse()
+    other = network().eval()
+    for parameter in other.parameters():
+        torch.nn.init.uniform_(parameter, 0.2, 0.4)
+    with torch.no_grad():
+        fused(x)
+        fused.load_state_dict(other.fuse().state_dict())
+        torch.testing.assert_close(fused(x), other.fuse()(x), rtol=0, atol=0)
+        exact = fused.double()(x.double())
+    with torch.inference_mode():
+        torch.testing.assert_close(fused.float()(x).double(), exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "operations", [("skip_connect", "avg_pool_3x3"), ("max_pool_3x3", "skip_connect"), ("max_pool_3x3",) * 2], ids=str
+)
+def test_sums_without_gradients_leave_what_others_read(operations):
+    # Every node adds up the inputs, which the others read as well.
+    nodes = [[Edge(name, source) for source, name in enumerate(operations)]] * 2
+    space = SPACE.replace(nodes=2, fusion_nodes=2)
+    net = PartNet(Genotype(nodes, nodes, nodes), space).eval().fuse()
+    x = images()
+    expected = net.heatmaps(x.requires_grad_()).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(net.heatmaps(x), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_fused_network_can_still_be_differentiated():
     net, x = network().double().eval(), images(dtype=torch.float64)
     found = []

@@ -13,7 +13,7 @@ from partnas.nn.primitives import (
     ReluConvNorm,
     Stem,
     Upsample,
-    every_second,
+    even_and_odd,
     preprocessing,
 )
 
@@ -83,12 +83,12 @@ def test_batch_norm_has_an_affine_map_and_running_statistics_in_derived_networks
 
 def test_every_second_pixel():
     x = torch.arange(15.0).view(1, 1, 3, 5)
-    even, odd = every_second(x)
+    even, odd = even_and_odd(x)
     assert even.tolist() == [[[[0, 2, 4], [10, 12, 14]]]]
     assert odd.tolist() == [[[[6, 8, 0], [0, 0, 0]]]]
-    even, odd = every_second(x[..., :2, :4])
+    even, odd = even_and_odd(x[..., :2, :4])
     assert (even.tolist(), odd.tolist()) == ([[[[0, 2]]]], [[[[6, 8]]]])
-    assert [half.shape for half in every_second(x[..., :1, :1])] == [(1, 1, 1, 1)] * 2
+    assert [half.shape for half in even_and_odd(x[..., :1, :1])] == [(1, 1, 1, 1)] * 2
 
 
 @pytest.mark.parametrize("channels_out", [4, 5, 85])
@@ -96,6 +96,23 @@ def test_factorised_reduction_splits_any_number_of_channels(channels_out):
     layer = FactorisedReduction(6, channels_out, searching=True)
     assert layer(torch.randn(2, 6, 8, 8)).shape == (2, channels_out, 4, 4)
     assert (layer.even.out_channels, layer.odd.out_channels) == (channels_out // 2, -(-channels_out // 2))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 1)], ids=str)
+@pytest.mark.parametrize("channels_out", [6, 7])
+def test_factorised_reduction_with_and_without_gradients(channels_out, size):
+    torch.manual_seed(0)
+    layer, x = FactorisedReduction(6, channels_out, searching=False).eval(), torch.randn(2, 6, *size)
+    add = torch.randn(2, channels_out, *(-(-side // 2) for side in size))
+    halves = [conv(F.relu(half)) for conv, half in zip((layer.even, layer.odd), even_and_odd(x), strict=True)]
+    expected = torch.cat(halves, 1) + add
+    torch.testing.assert_close(layer.before_norm(x, add), expected, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(layer.before_norm(x, add), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(layer.before_norm(x.chunk(3, 1), add), expected, rtol=1e-5, atol=1e-6)
+        folded = layer(x)
+        layer.fold()
+        torch.testing.assert_close(layer(x), folded, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("searching", [True, False])

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from map_cases import DTYPES, LAYOUTS, Allocations, random_map
-from native_cpu import INSTRUCTION_SETS
+from native_cpu import INSTRUCTION_SETS, implementation
 from torch.autograd import gradcheck
 
 from partnas.ops import fvcore_handles
-from partnas.ops.pointwise import flops, pointwise, reference
+from partnas.ops.pointwise import factorised_reduction, flops, pack, pointwise, reference
 
 MODULE = sys.modules["partnas.ops.pointwise"]
 CHANNELS = [
@@ -385,6 +385,51 @@ def test_bias_and_a_map_to_add(served_by, channels, size, dtype, relu):
         pointwise(case.maps, case.weight, add=case.upstream[:1])
 
 
+@pytest.mark.parametrize("pixels", [1, 5, 49, 100])
+@pytest.mark.parametrize("channels", [(300, 512), (512, 96), (200, 176), (130, 130)], ids=str)
+def test_few_pixels_and_large_matrices(served_by, channels, pixels):
+    torch.set_num_threads(3)
+    case = Case(channels, (1, 1, pixels), count=1)
+    right = expected(case)
+    check(case, case.run(pointwise), right)
+    x = case.maps[0].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(pointwise([x], case.weight), x, case.upstream)
+    exact, bound = right[2]
+    assert ((gradient.double() - exact).abs() <= bound).all()
+
+
+def halves(x, first):
+    """The even pixels of a map, or the odd ones, as though it ended in zeros."""
+    height, width = (-(-side // 2) for side in x.shape[2:])
+    found = x.new_zeros(*x.shape[:2], height, width)
+    picked = x[:, :, first::2, first::2]
+    found[:, :, : picked.shape[2], : picked.shape[3]] = picked
+    return found
+
+
+@pytest.mark.parametrize("packs", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(2, 7, 9), (1, 1, 1), (3, 6, 4), (2, 1, 130), (1, 13, 60), (0, 4, 3)], ids=str)
+@pytest.mark.parametrize(("channels", "each"), [((8, 4), 1), ((6, 17), 2), ((64, 64), 4), ((3, 33), 1)], ids=str)
+def test_factorised_reduction(served_by, channels, each, size, dtype, packs):
+    x = random_map((size[0], channels[0], *size[1:]), dtype, "channels_last", 0)
+    case = Case(channels, (size[0], *(-(-side // 2) for side in size[1:])), dtype=dtype)
+    case.maps = [halves(x, first) for first in (0, 1)]
+    bias = torch.randn(2, channels[1], generator=torch.Generator().manual_seed(1)).to(dtype)
+    add = torch.cat(case.upstream, 1)
+    packed = pack(case.weight) if packs else None
+    found = factorised_reduction(x.chunk(each, 1), case.weight, bias=bias, add=add, packed=packed)
+    right = expected(case, rectified(definition))[:2]
+    products, bounds = (torch.cat(parts, 1) for parts in zip(*right, strict=True))
+    exact = products + bias.double().flatten()[:, None, None] + add.double()
+    assert found.dtype == dtype
+    assert found.shape == exact.shape
+    assert found.numel() == 0 or found.is_contiguous(memory_format=torch.channels_last)
+    assert ((found.double() - exact).abs() <= 3 * bounds + 4 * torch.finfo(dtype).eps * (exact.abs() + 4)).all()
+    plain = factorised_reduction(x.chunk(each, 1), case.weight)
+    assert ((plain.double() - products).abs() <= bounds).all()
+
+
 def test_no_maps(served_by):
     assert pointwise([], torch.randn(0, 3, 4)) == []
 
@@ -470,6 +515,35 @@ class TestNative:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
 
+    @pytest.mark.parametrize("channels", [(8, 8), (17, 24), (3, 33), (300, 512)], ids=str)
+    def test_packed_once(self, channels):
+        case, whole = Case(channels), Case(channels, dtype=torch.bfloat16)
+        found = {}
+        with torch.no_grad():
+            for name in INSTRUCTION_SETS:
+                with implementation(name):
+                    found[name] = pack(case.weight)
+                    for each in (case, whole):
+                        again = pointwise(each.maps, each.weight, packed=pack(each.weight))
+                        assert all(map(torch.equal, pointwise(each.maps, each.weight), again))
+            for name in INSTRUCTION_SETS:
+                with implementation(name):
+                    right = pointwise(case.maps, case.weight)
+                    for packed in found.values():
+                        assert all(map(torch.equal, pointwise(case.maps, case.weight, packed=packed), right))
+        with implementation("reference"):
+            assert pack(case.weight) is None
+
+    def test_wide_matrices_are_packed_in_float32_alone(self, monkeypatch):
+        monkeypatch.setattr(MODULE, "MOST_CHANNELS", {torch.float32: 8, torch.bfloat16: 8})
+        case = Case((16, 24))
+        assert pack(case.weight.bfloat16()) is None
+        assert pack(case.weight.double()) is None
+        recorder = Allocations(0)
+        with recorder, torch.no_grad():
+            pointwise(case.maps, case.weight, packed=pack(case.weight))
+        assert recorder.names.count("partnas::pointwise") == 1
+
     @pytest.mark.parametrize("dtype", DTYPES[:3])
     def test_opcheck(self, dtype):
         case = Case((17, 24), dtype=dtype)
@@ -483,6 +557,9 @@ class TestNative:
             torch.library.opcheck(backward, (case.upstream, case.maps, weight, relu, [1, 1, 1]))
             torch.library.opcheck(backward, (case.upstream, case.maps, weight, relu, [0, 0, 1]))
         torch.library.opcheck(backward, (case.upstream, [], weight, False, [0, 1, 0]))
+        torch.library.opcheck(torch.ops.partnas.pack_pointwise, (weight,))
+        more = (torch.ones(2, 24), [], True, torch.ops.partnas.pack_pointwise(weight))
+        torch.library.opcheck(torch.ops.partnas.pointwise, (case.maps[:1], weight, True, *more))
 
     def test_wrong_arguments_are_told(self):
         case = Case((17, 24))
@@ -497,6 +574,9 @@ class TestNative:
             "of one dtype": lambda: forward([maps[0], maps[1].bfloat16()], weight, False, None, []),
             "left to the reference": lambda: forward([x.double() for x in maps], weight, False, None, []),
             "bias must be": lambda: forward(maps, weight, False, torch.ones(2, 5), []),
+            "takes two matrices": lambda: forward(maps[:1], weight[:1], True, None, [], True),
+            "do not divide among 1 result": lambda: forward([], weight, True, None, [], True),
+            "packed must be": lambda: forward(maps, weight, False, None, [], False, weight),
             "a map to add for each": lambda: forward(maps, weight, False, None, upstream[:1]),
             "not like the result": lambda: forward(maps, weight, False, None, maps),
             "give needs": lambda: backward(upstream, maps, weight, False, [1, 1]),
