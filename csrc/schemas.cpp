@@ -36,6 +36,15 @@ STABLE_TORCH_LIBRARY(partnas, m) {
       "Tensor? packed=None) -> Tensor[]");
   m.def("pointwise_backward(Tensor[] gradients, Tensor[] maps, Tensor weight, bool relu, int[] needs) -> Tensor[]");
 
+  // depthwise_bank after ReLU, and pointwise of its maps, which stay in the caches. Backward: `needs` tells for each of
+  // those maps whether to form its gradient; these are returned, and the weight's.
+  m.def(
+      "depthwise_pointwise(Tensor x, Tensor[] filters, Tensor weight, int[] dilations, int stride, Tensor? statistics, "
+      "float eps) -> Tensor[]");
+  m.def(
+      "depthwise_pointwise_backward(Tensor[] gradients, Tensor x, Tensor[] filters, Tensor weight, int[] dilations, "
+      "int stride, Tensor? statistics, float eps, int[] needs) -> Tensor[]");
+
   // maps [B, C, H, W], of any sizes but of the same C -> statistics [K, 2, C]: mean, biased variance
   m.def("norm_stats(Tensor[] maps) -> Tensor");
 

@@ -1,171 +1,22 @@
 // depthwise_bank on the CPU: layouts, allocation and threads around the kernels of csrc/cpu/depthwise_bank.cpp.
-#include "cpu/depthwise_bank.h"
-
-#include <cmath>
-#include <optional>
-#include <vector>
-
-#include "common/depthwise_bank.h"
-#include "common/tensor.h"
+#include "bindings/depthwise_bank.h"
 
 namespace partnas {
 namespace {
 
 using torch::stable::parallel_for;
 
-// Rows that a task takes at the least, pixels whose products a float32 sum adds at the most, tasks to share out, and
-// multiply-adds that are worth a thread.
+// Rows that a task takes at the least, pixels whose products a float32 sum adds at the most, and tasks to share out.
 constexpr int64_t least_rows = 8;
 constexpr int64_t most_pixels = 4096;
 constexpr int64_t enough_tasks = 16;
-constexpr int64_t grain_products = 1 << 19;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// The kernels of the widest vectors that the channels fill.
-struct Kernels {
-  decltype(&baseline::bank_lanes) lanes;
-  decltype(&baseline::bank_scratch) scratch;
-  decltype(&baseline::pack_taps) pack;
-  decltype(&baseline::unpack_taps) unpack;
-  decltype(&baseline::bank_forward) forward;
-  decltype(&baseline::bank_backward) backward;
-  decltype(&baseline::normalise_gradient) normalise;
-};
-
-#define PARTNAS_KERNELS(capability)                                                                             \
-  Kernels {                                                                                                     \
-    capability::bank_lanes, capability::bank_scratch, capability::pack_taps, capability::unpack_taps,           \
-        capability::bank_forward, capability::bank_backward, capability::normalise_gradient                     \
-  }
-
-Kernels kernels_for(int64_t channels) {
-#if defined(__x86_64__)
-  if (capability() == Capability::avx512 && channels >= avx512::bank_lanes()) return PARTNAS_KERNELS(avx512);
-  if (capability() != Capability::baseline && channels >= avx2::bank_lanes()) return PARTNAS_KERNELS(avx2);
-#endif
-  (void)channels;
-  return PARTNAS_KERNELS(baseline);
-}
-
-// Memory that a thread keeps, because fresh memory is slow.
-enum class Purpose { scratch, taps, sums };
-
-template <Purpose>
-float* workspace(int64_t count) {
-  thread_local std::vector<float> memory;
-  constexpr size_t line = 64 / sizeof(float);
-  if (memory.size() < static_cast<size_t>(count) + line) memory.resize(static_cast<size_t>(count) + line);
-  const auto address = reinterpret_cast<uintptr_t>(memory.data());
-  return memory.data() + (64 - address % 64) % 64 / sizeof(float);
-}
-
-std::vector<int64_t> channels_last_strides(const std::vector<int64_t>& sizes) {
-  return {sizes[1] * sizes[2] * sizes[3], 1, sizes[1] * sizes[3], sizes[1]};
-}
-
-Tensor empty_channels_last(const std::vector<int64_t>& sizes, ScalarType type) {
-  Tensor result = empty_strided(sizes, channels_last_strides(sizes), type);
-  advise_huge_pages(result);
-  return result;
-}
-
-Tensor channels_last(const Tensor& x) {
-  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
-  const std::vector<int64_t> strides = channels_last_strides(sizes);
-  bool same = true;
-  for (int d = 0; d < 4; ++d) same = same && (sizes[d] <= 1 || x.stride(d) == strides[d]);
-  if (same) return x;
-  Tensor copy = empty_channels_last(sizes, x.scalar_type());
-  return torch::stable::copy_(copy, x);
-}
-
-// A bank and all that it points to.
-struct Call {
-  Bank bank{};
-  Kernels kernels;
-  int64_t batch;
-  Tensor x;
-  std::vector<Filter> filters;
-  std::vector<Tensor> kept;
-  std::vector<const float*> weights;
-  std::vector<float> mean, rstd, factor, offset;
-
-  const float* numbers(const Tensor& t) {
-    STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float,
-                    "depthwise_bank: weights, statistics, scale and shift must be float32");
-    kept.push_back(t.is_contiguous() ? t : contiguous_copy(t));
-    return static_cast<const float*>(kept.back().data_ptr());
-  }
-
-  Call(const Tensor& input, const std::vector<Tensor>& filter_weights, const std::vector<int64_t>& dilations,
-       int64_t stride, const std::optional<Tensor>& statistics, const std::optional<Tensor>& scale,
-       const std::optional<Tensor>& shift, double eps, bool relu)
-      : kernels(kernels_for(input.dim() == 4 ? input.size(1) : 0)), x(input) {
-    check_bank(input, filter_weights, dilations, stride, statistics, scale, shift, "depthwise_bank");
-    bank.storage = storage_of(input, "depthwise_bank");
-    STD_TORCH_CHECK(bank.storage != Storage::float64, "depthwise_bank: float64 runs on the reference backend");
-    x = channels_last(input);
-    batch = x.size(0);
-    bank.channels = x.size(1), bank.height = x.size(2), bank.width = x.size(3), bank.stride = stride;
-    bank.output_height = ceil_div(bank.height, stride), bank.output_width = ceil_div(bank.width, stride);
-    bank.relu = relu;
-    for (size_t f = 0; f < dilations.size(); ++f) {
-      const Tensor& w = filter_weights[f];
-      filters.push_back({w.size(1), dilations[f], bank.taps, false});
-      bank.taps += w.size(1) * w.size(1);
-      bank.reach = std::max(bank.reach, w.size(1) / 2 * dilations[f]);
-      weights.push_back(numbers(w));
-    }
-    bank.filters = filters.data(), bank.count = static_cast<int64_t>(filters.size());
-    set_prologue(statistics, scale, shift, eps);
-  }
-  Call(const Call&) = delete;
-
-  void set_prologue(const std::optional<Tensor>& statistics, const std::optional<Tensor>& scale,
-                    const std::optional<Tensor>& shift, double eps) {
-    const auto channels = static_cast<size_t>(bank.channels);
-    if (statistics) {
-      const float* from = numbers(*statistics);
-      mean.assign(from, from + channels);
-      for (size_t c = 0; c < channels; ++c)
-        rstd.push_back(static_cast<float>(1 / std::sqrt(static_cast<double>(from[channels + c]) + eps)));
-      factor = rstd;
-      bank.mean = mean.data();
-    }
-    if (scale) {
-      const float *scales = numbers(*scale), *shifts = numbers(*shift);
-      if (factor.empty()) factor.assign(channels, 1.0f);
-      for (size_t c = 0; c < channels; ++c) factor[c] *= scales[c];
-      offset.assign(shifts, shifts + channels);
-      bank.offset = offset.data();
-    }
-    if (!factor.empty()) bank.factor = factor.data();
-  }
-
-  std::vector<int64_t> map_sizes() const { return {batch, bank.channels, bank.output_height, bank.output_width}; }
-
-  int64_t vectors() const { return ceil_div(bank.channels, kernels.lanes()); }
-  // Vectors that overlap belong to one task, so that no two threads write the same channel.
-  int64_t units() const { return std::max<int64_t>(1, bank.channels / kernels.lanes()); }
-
-  float* packed_taps() const {
-    const int64_t block = bank.taps * kernels.lanes(), count = vectors();
-    float* taps = workspace<Purpose::taps>(count * block);
-    parallel_for(0, count, std::max<int64_t>(1, grain_products / 8 / std::max<int64_t>(block, 1)),
-                 [&](int64_t begin, int64_t end) {
-                   for (int64_t v = begin; v < end; ++v) kernels.pack(bank, weights.data(), v, taps + v * block);
-                 });
-    return taps;
-  }
-};
 
 // How the maps are cut: images into blocks of `rows` rows of the maps, all blocks into `groups` whose sums are taken
 // apart, fixed by the shapes so that the sums do not depend on the threads.
 struct Cut {
   int64_t rows, blocks, groups, pieces;
 
-  explicit Cut(const Call& call) {
+  explicit Cut(const BankCall& call) {
     const Bank& bank = call.bank;
     const int64_t units = call.units(), height = bank.output_height;
     const int64_t wanted = std::max(ceil_div(enough_tasks, call.batch * units),
@@ -180,11 +31,11 @@ struct Cut {
 
 // Runs job(piece, group) for every channel vector of every block of every image, each group's in order.
 template <typename Job>
-void for_each_piece(const Call& call, const Cut& cut, const Job& job) {
+void for_each_piece(const BankCall& call, const Cut& cut, const Job& job) {
   const Bank& bank = call.bank;
   const int64_t units = call.units(), vectors = call.vectors();
   const int64_t products = bank.taps * call.kernels.lanes() * bank.output_width * cut.rows * cut.pieces / cut.groups;
-  parallel_for(0, cut.groups * units, std::max<int64_t>(1, grain_products / std::max<int64_t>(products, 1)),
+  parallel_for(0, cut.groups * units, std::max<int64_t>(1, bank_grain / std::max<int64_t>(products, 1)),
                [&](int64_t begin, int64_t end) {
                  float* scratch = workspace<Purpose::scratch>(call.kernels.scratch(bank));
                  for (int64_t task = begin; task < end; ++task) {
@@ -202,7 +53,7 @@ void for_each_piece(const Call& call, const Cut& cut, const Job& job) {
 std::vector<Tensor> depthwise_bank(Tensor input, std::vector<Tensor> weights, std::vector<int64_t> dilations,
                                    int64_t stride, std::optional<Tensor> statistics, std::optional<Tensor> scale,
                                    std::optional<Tensor> shift, double eps, bool relu) {
-  const Call call(input, weights, dilations, stride, statistics, scale, shift, eps, relu);
+  const BankCall call(input, weights, dilations, stride, statistics, scale, shift, eps, relu);
   std::vector<Tensor> maps;
   std::vector<void*> pointers;
   for (size_t f = 0; f < weights.size(); ++f) {
@@ -221,7 +72,7 @@ std::vector<Tensor> depthwise_bank(Tensor input, std::vector<Tensor> weights, st
 }
 
 // [2][C] of the sums of all groups, in double.
-std::vector<double> total_sums(const Call& call, const float* sums, int64_t groups, int64_t stride) {
+std::vector<double> total_sums(const BankCall& call, const float* sums, int64_t groups, int64_t stride) {
   const int64_t lanes = call.kernels.lanes(), channels = call.bank.channels;
   std::vector<double> total(static_cast<size_t>(2 * channels), 0);
   for (int64_t v = 0; v < call.vectors(); ++v) {
@@ -238,7 +89,7 @@ std::vector<double> total_sums(const Call& call, const float* sums, int64_t grou
 }
 
 // Batch norm's backward through its statistics, in place, once the sums are known.
-void through_statistics(const Call& call, const std::vector<double>& sums, Tensor& gradient) {
+void through_statistics(const BankCall& call, const std::vector<double>& sums, Tensor& gradient) {
   const int64_t channels = call.bank.channels, pixels = call.x.numel() / channels;
   std::vector<float> mean, slope;
   for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
@@ -248,7 +99,7 @@ void through_statistics(const Call& call, const std::vector<double>& sums, Tenso
   }
   const void* x = call.x.data_ptr();
   void* to = gradient.data_ptr();
-  parallel_for(0, pixels, std::max<int64_t>(1, grain_products / 16 / channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, pixels, std::max<int64_t>(1, bank_grain / 16 / channels), [&](int64_t begin, int64_t end) {
     call.kernels.normalise(call.bank, x, mean.data(), slope.data(), begin, end, to);
   });
 }
@@ -268,7 +119,7 @@ std::vector<Tensor> depthwise_bank_backward(std::vector<Tensor> gradients, Tenso
                                             std::optional<Tensor> statistics, std::optional<Tensor> scale,
                                             std::optional<Tensor> shift, double eps, bool relu,
                                             std::vector<int64_t> needs, bool before_norm) {
-  Call call(input, weights, dilations, stride, statistics, scale, shift, eps, relu);
+  BankCall call(input, weights, dilations, stride, statistics, scale, shift, eps, relu);
   STD_TORCH_CHECK(gradients.size() == weights.size() && needs.size() == weights.size() + 3,
                   "depthwise_bank_backward: give a gradient for each filter, and needs for x, scale, shift and each");
   const Bank& bank = call.bank;
@@ -325,7 +176,7 @@ std::vector<Tensor> depthwise_bank_backward(std::vector<Tensor> gradients, Tenso
       call.kernels.backward(bank, x, taps + piece.vector * bank.taps * lanes, piece, pointers.data(), part, scratch);
     });
     if (weight_block) {
-      const int64_t grain = std::max<int64_t>(1, grain_products / 16 / (weight_block * cut.groups));
+      const int64_t grain = std::max<int64_t>(1, bank_grain / 16 / (weight_block * cut.groups));
       const int64_t units = call.units();
       parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
         for (int64_t v = begin; v < (end < units ? end : vectors); ++v)

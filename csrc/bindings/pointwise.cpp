@@ -1,8 +1,7 @@
 // pointwise on the CPU: layouts, allocation and threads around the kernels of csrc/cpu/pointwise.cpp.
-#include "cpu/pointwise.h"
+#include "bindings/pointwise.h"
 
 #include <optional>
-#include <vector>
 
 #include "common/channels_last.h"
 
@@ -11,42 +10,14 @@ namespace {
 
 using torch::stable::parallel_for;
 
-// Multiply-adds that are worth a thread, tasks to share out, and pixels that are worth sums of their own: fewer of them
-// where there would be hardly a task for each thread. Sums are cut by the shapes alone, so that they do not depend on the
-// threads.
-constexpr int64_t grain_products = 1 << 18;
+// Tasks to share out, and pixels that are worth sums of their own: fewer of them where there would be hardly a task for
+// each thread. Sums are cut by the shapes alone, so that they do not depend on the threads.
 constexpr int64_t enough_tasks = 32, few_tasks = 4;
 constexpr int64_t enough_summed = 1024, least_summed = 128;
 // Fewer pixels than this read a matrix too often: their results are cut by columns instead.
 constexpr int64_t least_pixels = 48;
 // What stands before packed matrices, which tells for which vectors they are.
 constexpr int64_t head = 16;
-
-struct Kernels {
-  decltype(&baseline::pointwise_lanes) lanes;
-  decltype(&baseline::pointwise_room) room;
-  decltype(&baseline::pointwise_scratch) scratch;
-  decltype(&baseline::pack_pointwise) pack;
-  decltype(&baseline::pointwise_columns) columns;
-  decltype(&baseline::pointwise) run;
-};
-
-#define PARTNAS_KERNELS(capability)                                                               \
-  Kernels {                                                                                       \
-    capability::pointwise_lanes, capability::pointwise_room, capability::pointwise_scratch,       \
-        capability::pack_pointwise, capability::pointwise_columns, capability::pointwise          \
-  }
-
-// The kernels of the vectors that `channels` fill best.
-Kernels kernels_for(int64_t channels) {
-#if defined(__x86_64__)
-  if (capability() == Capability::avx512 && avx512::pointwise_room(channels) == avx2::pointwise_room(channels))
-    return PARTNAS_KERNELS(avx512);
-  if (capability() != Capability::baseline) return PARTNAS_KERNELS(avx2);
-#endif
-  (void)channels;
-  return PARTNAS_KERNELS(baseline);
-}
 
 // Maps of one shape and dtype, channels-last. A map that comes again is not copied again.
 class Maps {
@@ -87,12 +58,6 @@ class Maps {
   std::vector<Tensor> kept_;
 };
 
-Tensor checked_weight(const Tensor& weight, const char* name) {
-  STD_TORCH_CHECK(weight.dim() == 3, name, ": weight must be (F, C_out, C_in)");
-  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float, name, ": weight must be float32");
-  return weight.is_contiguous() ? weight : contiguous_copy(weight);
-}
-
 // How the results of `count` maps are cut: their pixels into `pieces`, and the columns of each piece into `columns`.
 struct Cut {
   int64_t count, pixels, pieces, columns, grain;
@@ -102,7 +67,7 @@ struct Cut {
     const int64_t products = std::max<int64_t>(1, pixels * shape.in * shape.out);
     const int64_t worth =
         summed ? std::max(pixels / enough_summed, std::min(few_tasks / count, pixels / least_summed)) : pixels;
-    const int64_t wanted = products / grain_products, enough = enough_tasks / count;
+    const int64_t wanted = products / pointwise_grain, enough = enough_tasks / count;
     pieces = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, std::min(enough, worth)));
     columns = 1;
     if (most_columns > 1 && pixels / pieces < least_pixels) {
@@ -110,7 +75,7 @@ struct Cut {
       pieces = std::max<int64_t>(1, pixels / least_pixels);
       columns = std::clamp<int64_t>(tasks / pieces, 1, most_columns);
     }
-    grain = std::max<int64_t>(1, grain_products * pieces * columns / products);
+    grain = std::max<int64_t>(1, pointwise_grain * pieces * columns / products);
   }
 
   // job(f, number of the piece, part, scratch) for every part of every map.
@@ -128,37 +93,19 @@ struct Cut {
   }
 };
 
-// The matrices of all maps, each packed, after `before` floats.
-Tensor packed(const Kernels& kernels, const PointwiseShape& shape, const Tensor& weight, int64_t out_stride,
-              int64_t in_stride, int64_t before = 0) {
-  const int64_t count = weight.size(0), in = shape.in, room = in * kernels.room(shape.out);
-  Tensor result = empty({before + count * room}, ScalarType::Float);
-  const auto* from = static_cast<const float*>(weight.data_ptr());
-  auto* to = static_cast<float*>(result.data_ptr()) + before;
-  parallel_for(0, count * in, std::max<int64_t>(1, grain_products / 16 / std::max<int64_t>(1, shape.out)),
-               [&](int64_t begin, int64_t end) {
-                 while (begin < end) {
-                   const int64_t f = begin / in, stop = std::min(end, (f + 1) * in);
-                   kernels.pack(shape, from + f * in * shape.out, out_stride, in_stride, begin - f * in, stop - f * in,
-                                to + f * room);
-                   begin = stop;
-                 }
-               });
-  return result;
-}
-
 Tensor pack_pointwise(Tensor weight) {
   weight = checked_weight(weight, "pack_pointwise");
-  const PointwiseShape shape{Storage::float32, weight.size(2), 1, weight.size(1), weight.size(1), false, false, nullptr};
-  const Kernels kernels = kernels_for(shape.out);
-  const Tensor result = packed(kernels, shape, weight, shape.in, 1, head);
+  const int64_t out = weight.size(1);
+  const PointwiseShape shape{Storage::float32, weight.size(2), 1, out, out, false, false, nullptr};
+  const PointwiseKernels kernels = pointwise_kernels_for(out);
+  const Tensor result = packed_matrices(kernels, shape, weight, shape.in, 1, head);
   auto* first = static_cast<float*>(result.data_ptr());
   std::fill_n(first, head, static_cast<float>(kernels.lanes()));
   return result;
 }
 
 // Whether that is what `pack_pointwise` makes of `count` matrices for these kernels.
-bool is_packed(const Tensor& packed, const Kernels& kernels, const PointwiseShape& shape, int64_t count) {
+bool is_packed(const Tensor& packed, const PointwiseKernels& kernels, const PointwiseShape& shape, int64_t count) {
   STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Float && packed.dim() == 1 && packed.is_contiguous() &&
                       packed.numel() >= head,
                   "pointwise: packed must be what pack_pointwise gives");
@@ -194,7 +141,7 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
   for (int64_t i = 0; i < given; ++i) from.push_back(maps[i]);
   const int64_t height = (maps.height + joined - 1) / joined, width = (maps.width + joined - 1) / joined;
   for (int64_t r = 0; r < results; ++r) outputs.push_back(maps.empty(joined * out, height, width));
-  const Kernels kernels = kernels_for(out);
+  const PointwiseKernels kernels = pointwise_kernels_for(out);
   std::vector<float> biases;
   if (bias) {
     STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Float && bias->dim() == 2 && bias->size(0) == count &&
@@ -221,7 +168,7 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
   const PointwiseShape shape = shape_of(0);
   const bool is_ready = ready && is_packed(*ready, kernels, shape, count);
   const Tensor matrices =
-      is_ready ? *ready : packed(kernels, shape, checked_weight(weight, "pointwise"), shape.in, 1);
+      is_ready ? *ready : packed_matrices(kernels, shape, checked_weight(weight, "pointwise"), shape.in, 1);
   const auto* packed_matrices = static_cast<const float*>(matrices.data_ptr()) + (is_ready ? head : 0);
   const int64_t room = shape.in * kernels.room(out), element = static_cast<int64_t>(outputs[0].element_size());
   const Cut cut(count, maps.batch * height * width, shape, false, kernels.columns(shape));
@@ -234,22 +181,6 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
     kernels.run(shape_of(f), of, packed_matrices + f * room, part, scratch);
   });
   return outputs;
-}
-
-// The sums of all pieces, each [in][room], as the weights' gradient [F][out of the forward][in of the forward].
-void add_pieces(const float* sums, const Cut& cut, const PointwiseShape& shape, int64_t room, float* gradient) {
-  const int64_t size = shape.in * room;
-  const int64_t grain = std::max<int64_t>(1, grain_products / 16 / (cut.pieces * room));
-  parallel_for(0, cut.count * shape.in, grain, [&](int64_t begin, int64_t end) {
-    std::vector<double> total(static_cast<size_t>(shape.out));
-    for (int64_t row = begin; row < end; ++row) {
-      const float* from = sums + row / shape.in * cut.pieces * size + row % shape.in * room;
-      std::copy_n(from, shape.out, total.data());
-      for (int64_t piece = 1; piece < cut.pieces; ++piece)
-        for (int64_t o = 0; o < shape.out; ++o) total[static_cast<size_t>(o)] += from[piece * size + o];
-      std::copy_n(total.data(), shape.out, gradient + row * shape.out);
-    }
-  });
 }
 
 std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vector<Tensor> inputs, Tensor weight,
@@ -291,11 +222,11 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
     for (const Tensor& t : found) zero(t);
     if (needs_weight) zero(weight_gradient);
   } else {
-    const Kernels kernels = kernels_for(shape.out);
+    const PointwiseKernels kernels = pointwise_kernels_for(shape.out);
     const int64_t room = kernels.room(shape.out), stride = shape.in * room;
     const Cut cut(count, pixels, shape, needs_weight, needs_weight || relu ? 1 : kernels.columns(shape));
     std::optional<Tensor> matrices, kept;
-    if (!found.empty()) matrices = packed(kernels, shape, weight, 1, shape.out);
+    if (!found.empty()) matrices = packed_matrices(kernels, shape, weight, 1, shape.out);
     if (needs_weight) kept = empty({count * cut.pieces, stride}, ScalarType::Float);
     const auto* packed_matrices = matrices ? static_cast<const float*>(matrices->data_ptr()) : nullptr;
     float* all_sums = kept ? static_cast<float*>(kept->data_ptr()) : nullptr;
@@ -307,7 +238,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
       const PointwiseMaps of{&from, with[at], to[at], sums, nullptr, nullptr};
       kernels.run(shape, of, packed_matrices ? packed_matrices + f * stride : nullptr, part, scratch);
     });
-    if (all_sums) add_pieces(all_sums, cut, shape, room, static_cast<float*>(weight_gradient.data_ptr()));
+    if (all_sums) add_pieces(all_sums, count, cut.pieces, shape, room, static_cast<float*>(weight_gradient.data_ptr()));
   }
   if (needs_weight) found.push_back(weight_gradient);
   return found;

@@ -253,7 +253,7 @@ struct Walk {
 
   template <typename U>
   U* map_row(U* tensor, int64_t y) const {
-    return tensor + (piece.image * bank.output_height + y) * bank.output_width * step + prologue.channel;
+    return tensor + (piece.image * bank.output_height + y - piece.origin) * bank.output_width * step + prologue.channel;
   }
 
   // Reads rows up to `end` that are not there yet.

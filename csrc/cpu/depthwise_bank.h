@@ -27,10 +27,11 @@ struct Bank {
   bool relu;
 };
 
-// A channel vector of a few rows of one image.
+// A channel vector of a few rows of one image. The maps begin with row `origin` of those of all images.
 struct Piece {
   int64_t image, begin, end;
   int64_t vector;
+  int64_t origin = 0;
 };
 
 // What the backward forms; null for what nobody asked for.

@@ -96,7 +96,7 @@ def factorised_reduction(
 
 def _infer(maps, weight, relu, bias, add, packed, reduces):
     is_ready = packed is not None
-    operators = _operators(maps, weight, bias, add, at_any_width=is_ready)
+    operators = operators_for(maps, weight, bias, add, at_any_width=is_ready)
     if not operators or not (is_ready or _is_worth_packing(maps[0], weight)):
         return (_reduction if reduces else reference)(maps, weight, relu, bias, add)
     bias = None if bias is None else bias.float().contiguous()
@@ -118,7 +118,7 @@ def pack(weight: torch.Tensor) -> torch.Tensor | None:
 
 def forward(maps: Sequence[torch.Tensor], weight: torch.Tensor, relu: bool = False) -> list[torch.Tensor]:
     """:func:`pointwise` outside autograd, where a backward pass follows."""
-    operators = _operators(maps, weight)
+    operators = operators_for(maps, weight)
     if not operators:
         return reference(maps, weight, relu)
     return operators.pointwise(maps, weight.detach().float(), relu, None, ())
@@ -138,7 +138,7 @@ def backward(
     if each > 1:
         gradients = [gradient for gradient in gradients for _ in range(each)]
         weight = weight.unflatten(2, (each, -1)).transpose(1, 2).flatten(0, 1)  # [F * K, C_out, C_in / K]
-    operators = _operators(gradients, weight)
+    operators = operators_for(gradients, weight)
     backward_of = functools.partial(_kernel_backward, operators) if operators else _reference_backward
     map_gradients, weight_gradient = backward_of(gradients, maps, weight, relu, needs_maps, needs_weight)
     if each > 1 and needs_weight:
@@ -230,7 +230,7 @@ class _Pointwise(torch.autograd.Function):
         return None, weight_gradient, *(found.get(i) for i in range(len(needs_maps)))
 
 
-def _operators(maps, weight, bias=None, add=(), at_any_width=False):
+def operators_for(maps, weight, bias=None, add=(), at_any_width=False):
     """The operators that take the maps; None for the reference."""
     if not maps:
         return None
