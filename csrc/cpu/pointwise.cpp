@@ -320,12 +320,24 @@ void pack_pointwise(const PointwiseShape& shape, const float* matrix, int64_t ou
   from_the_last<widest>(room_of(out) / lanes, [&](int64_t first, auto width) {
     constexpr int64_t columns = decltype(width)::count * lanes;
     const int64_t column = first * lanes, count = out - column < columns ? out - column : columns;
-    // A few rows at a time: either stride may be of a size that sends all of a column to one set of the cache.
+    float* to = packed + column * in;
+    if (out_stride == 1) {
+      for (int64_t k = begin; k < end; ++k) {
+        memcpy(to + k * columns, matrix + column + k * in_stride, static_cast<size_t>(count) * sizeof(float));
+        memset(to + k * columns + count, 0, static_cast<size_t>(columns - count) * sizeof(float));
+      }
+      return;
+    }
+    // A cache line of each output's numbers at a time: more streams than the hardware foresees, so the next are asked for.
     constexpr int64_t together = 16;
     for (int64_t next = begin; next < end; next += together)
-      for (int64_t o = 0; o < columns; ++o)
+      for (int64_t o = 0; o < columns; ++o) {
+        const float* from = matrix + (column + o) * out_stride;
+        const auto ahead = static_cast<uintptr_t>(next * in_stride + 2 * together) * sizeof(float);
+        if (o < count) __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + ahead), 0, 2);
         for (int64_t k = next; k < next + together && k < end; ++k)
-          packed[column * in + k * columns + o] = o < count ? matrix[(column + o) * out_stride + k * in_stride] : 0.0f;
+          to[k * columns + o] = o < count ? from[k * in_stride] : 0.0f;
+      }
   });
 }
 
