@@ -25,11 +25,13 @@ STABLE_TORCH_LIBRARY(partnas, m) {
       "Tensor[]");
 
   // maps F x K x [B, C_in / K, H, W], weight [F, C_out, C_in], bias [F, C_out], add F or no maps like the results
-  // -> F maps of C_out channels; K maps are read as one, their channels one after the other. Backward, of what was
-  // neither biased nor added to, for K = 1: `needs` tells for each map and for the weight whether to form its gradient;
-  // those are returned, in that order. Without the weight's, and without relu, the maps may be left out. `reduces`: two
-  // matrices read the even pixels of K maps, and the odd ones; add and result are one map of 2 * C_out channels. `packed`:
-  // what pack_pointwise gives of that weight.
+  // -> F maps of C_out channels; K maps are read as one, their channels one after the other. `reduces`: two matrices read
+  // the even pixels of K maps, and the odd ones; add and result are one map of 2 * C_out channels. `packed`: what
+  // pack_pointwise gave of that weight, of which then only the shape is read: 16 numbers that tell for which vectors the
+  // matrices after them are. Where these are those of another instruction set, the weight, float32, is read.
+  // Backward, of what was neither biased, added to nor reduced, for K = 1: `needs` tells for each map and for the weight
+  // whether to form its gradient; those are returned, in that order. Without the weight's, and without relu, the maps may
+  // be left out.
   m.def("pack_pointwise(Tensor weight) -> Tensor");
   m.def(
       "pointwise(Tensor[] maps, Tensor weight, bool relu, Tensor? bias, Tensor[] add, bool reduces=False, "

@@ -53,7 +53,7 @@ void for_each_piece(const BankCall& call, const Cut& cut, const Job& job) {
 std::vector<Tensor> depthwise_bank(Tensor input, std::vector<Tensor> weights, std::vector<int64_t> dilations,
                                    int64_t stride, std::optional<Tensor> statistics, std::optional<Tensor> scale,
                                    std::optional<Tensor> shift, double eps, bool relu) {
-  const BankCall call(input, weights, dilations, stride, statistics, scale, shift, eps, relu);
+  const BankCall call("depthwise_bank", input, weights, dilations, stride, statistics, scale, shift, eps, relu);
   std::vector<Tensor> maps;
   std::vector<void*> pointers;
   for (size_t f = 0; f < weights.size(); ++f) {
@@ -119,7 +119,7 @@ std::vector<Tensor> depthwise_bank_backward(std::vector<Tensor> gradients, Tenso
                                             std::optional<Tensor> statistics, std::optional<Tensor> scale,
                                             std::optional<Tensor> shift, double eps, bool relu,
                                             std::vector<int64_t> needs, bool before_norm) {
-  BankCall call(input, weights, dilations, stride, statistics, scale, shift, eps, relu);
+  BankCall call("depthwise_bank", input, weights, dilations, stride, statistics, scale, shift, eps, relu);
   STD_TORCH_CHECK(gradients.size() == weights.size() && needs.size() == weights.size() + 3,
                   "depthwise_bank_backward: give a gradient for each filter, and needs for x, scale, shift and each");
   const Bank& bank = call.bank;

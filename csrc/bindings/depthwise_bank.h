@@ -77,6 +77,7 @@ inline Tensor channels_last(const Tensor& x) {
 
 // A bank and all that it points to.
 struct BankCall {
+  const char* name;
   Bank bank{};
   BankKernels kernels;
   int64_t batch;
@@ -87,19 +88,19 @@ struct BankCall {
   std::vector<float> mean, rstd, factor, offset;
 
   const float* numbers(const Tensor& t) {
-    STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float,
-                    "depthwise_bank: weights, statistics, scale and shift must be float32");
+    STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, name,
+                    ": weights, statistics, scale and shift must be float32");
     kept.push_back(t.is_contiguous() ? t : contiguous_copy(t));
     return static_cast<const float*>(kept.back().data_ptr());
   }
 
-  BankCall(const Tensor& input, const std::vector<Tensor>& filter_weights, const std::vector<int64_t>& dilations,
-       int64_t stride, const std::optional<Tensor>& statistics, const std::optional<Tensor>& scale,
-       const std::optional<Tensor>& shift, double eps, bool relu)
-      : kernels(bank_kernels_for(input.dim() == 4 ? input.size(1) : 0)), x(input) {
-    check_bank(input, filter_weights, dilations, stride, statistics, scale, shift, "depthwise_bank");
-    bank.storage = storage_of(input, "depthwise_bank");
-    STD_TORCH_CHECK(bank.storage != Storage::float64, "depthwise_bank: float64 runs on the reference backend");
+  BankCall(const char* name, const Tensor& input, const std::vector<Tensor>& filter_weights,
+           const std::vector<int64_t>& dilations, int64_t stride, const std::optional<Tensor>& statistics,
+           const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps, bool relu)
+      : name(name), kernels(bank_kernels_for(input.dim() == 4 ? input.size(1) : 0)), x(input) {
+    check_bank(input, filter_weights, dilations, stride, statistics, scale, shift, name);
+    bank.storage = storage_of(input, name);
+    STD_TORCH_CHECK(bank.storage != Storage::float64, name, ": float64 runs on the reference backend");
     x = channels_last(input);
     batch = x.size(0);
     bank.channels = x.size(1), bank.height = x.size(2), bank.width = x.size(3), bank.stride = stride;

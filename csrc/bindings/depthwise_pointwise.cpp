@@ -6,11 +6,12 @@
 namespace partnas {
 namespace {
 
-// Bytes of filtered rows that a thread has at once, rows that are worth reading those around them, and tasks to share
-// out: the sums of each are taken apart, so that they do not depend on the threads.
+// Bytes of filtered rows that a thread has at once, rows that are worth reading those around them, tasks to share out,
+// and pixels that are worth being one: the sums of each are taken apart, so that they do not depend on the threads.
 constexpr int64_t most_bytes = 1 << 19;
 constexpr int64_t least_rows = 4;
 constexpr int64_t enough_tasks = 32;
+constexpr int64_t least_pixels = 128;
 
 // Blocks of rows of the maps of all images, and the groups of them that are tasks.
 struct Blocks {
@@ -22,39 +23,48 @@ struct Blocks {
     rows = std::clamp(most_bytes / row, std::min(least_rows, bank.output_height), bank.output_height);
     each = ceil_div(bank.output_height, rows);
     count = call.batch * each;
-    groups = std::min(count, enough_tasks);
+    const int64_t pixels = call.batch * bank.output_height * bank.output_width;
+    groups = std::clamp<int64_t>(pixels / least_pixels, 1, std::min(count, enough_tasks));
   }
 };
 
-// Rows of all maps that lie one after the other: their pixels, and what the filters give for them.
+// Rows of all maps that lie one after the other: their pixels, and what the filters give for them. `is_first`: of its
+// group.
 struct Filtered {
+  int64_t group;
+  bool is_first;
   int64_t first_pixel, pixels;
   void* const* maps;
 };
 
-// job(group, filtered rows) for every block; those of a group one after the other.
+// job(filtered rows) for every block; those of a group one after the other. `out`: the channels of the results.
 template <typename Job>
-void for_each_block(const BankCall& call, const Blocks& blocks, const Job& job) {
+void for_each_block(const BankCall& call, const Blocks& blocks, int64_t out, const Job& job) {
   const Bank& bank = call.bank;
   const float* taps = call.packed_taps();
   const void* x = call.x.data_ptr();
   const int64_t vectors = call.vectors(), block = bank.taps * call.kernels.lanes();
   const int64_t map = blocks.rows * bank.output_width * bank.channels;
-  torch::stable::parallel_for(0, blocks.groups, 1, [&](int64_t begin, int64_t end) {
+  const int64_t pixels_of_all = call.batch * bank.output_height * bank.output_width;
+  const int64_t products = pixels_of_all * bank.channels * (bank.taps + bank.count * out) / blocks.groups;
+  const int64_t grain = std::max<int64_t>(1, bank_grain / std::max<int64_t>(products, 1));
+  torch::stable::parallel_for(0, blocks.groups, grain, [&](int64_t begin, int64_t end) {
     float* scratch = workspace<Purpose::scratch>(call.kernels.scratch(bank));
     float* memory = workspace<Purpose::maps>(bank.count * map);
     std::vector<void*> maps;
     for (int64_t f = 0; f < bank.count; ++f) maps.push_back(memory + f * map);
-    for (int64_t group = begin; group < end; ++group)
-      for (int64_t b = blocks.count * group / blocks.groups; b < blocks.count * (group + 1) / blocks.groups; ++b) {
+    for (int64_t group = begin; group < end; ++group) {
+      const int64_t first = blocks.count * group / blocks.groups, last = blocks.count * (group + 1) / blocks.groups;
+      for (int64_t b = first; b < last; ++b) {
         Piece piece{b / blocks.each, b % blocks.each * blocks.rows, 0, 0};
         piece.end = std::min(piece.begin + blocks.rows, bank.output_height);
         piece.origin = piece.image * bank.output_height + piece.begin;
         for (; piece.vector < vectors; ++piece.vector)
           call.kernels.forward(bank, x, taps + piece.vector * block, piece, maps.data(), scratch);
         const int64_t pixels = (piece.end - piece.begin) * bank.output_width;
-        job(group, Filtered{piece.origin * bank.output_width, pixels, maps.data()});
+        job(Filtered{group, b == first, piece.origin * bank.output_width, pixels, maps.data()});
       }
+    }
   });
 }
 
@@ -74,9 +84,10 @@ auto* at(Pointer* map, int64_t pixels, int64_t channels, const Tensor& like) {
 std::vector<Tensor> depthwise_pointwise(Tensor input, std::vector<Tensor> filters, Tensor weight,
                                         std::vector<int64_t> dilations, int64_t stride,
                                         std::optional<Tensor> statistics, double eps) {
-  const BankCall call(input, filters, dilations, stride, statistics, std::nullopt, std::nullopt, eps, true);
+  const char* name = "depthwise_pointwise";
+  const BankCall call(name, input, filters, dilations, stride, statistics, std::nullopt, std::nullopt, eps, true);
   const Bank& bank = call.bank;
-  weight = weight_of(call, weight, "depthwise_pointwise");
+  weight = weight_of(call, weight, name);
   const int64_t out = weight.size(1);
   std::vector<Tensor> maps;
   std::vector<void*> to;
@@ -93,7 +104,7 @@ std::vector<Tensor> depthwise_pointwise(Tensor input, std::vector<Tensor> filter
   const Tensor matrices = packed_matrices(kernels, shape, weight, shape.in, 1);
   const auto* packed = static_cast<const float*>(matrices.data_ptr());
   const int64_t matrix = shape.in * kernels.room(out);
-  for_each_block(call, Blocks(call), [&](int64_t, const Filtered& rows) {
+  for_each_block(call, Blocks(call), out, [&](const Filtered& rows) {
     float* scratch = workspace<Purpose::products>(kernels.scratch(shape));
     for (int64_t f = 0; f < bank.count; ++f) {
       const void* from = rows.maps[f];
@@ -111,7 +122,7 @@ std::vector<Tensor> depthwise_pointwise_backward(std::vector<Tensor> gradients, 
                                                  std::optional<Tensor> statistics, double eps,
                                                  std::vector<int64_t> needs) {
   const char* name = "depthwise_pointwise_backward";
-  const BankCall call(input, filters, dilations, stride, statistics, std::nullopt, std::nullopt, eps, true);
+  const BankCall call(name, input, filters, dilations, stride, statistics, std::nullopt, std::nullopt, eps, true);
   const Bank& bank = call.bank;
   const auto count = static_cast<size_t>(bank.count);
   weight = weight_of(call, weight, name);
@@ -145,14 +156,14 @@ std::vector<Tensor> depthwise_pointwise_backward(std::vector<Tensor> gradients, 
     const int64_t room = kernels.room(out), matrix = in * room;
     const Tensor kept = empty({bank.count * blocks.groups, matrix}, ScalarType::Float);
     auto* sums = static_cast<float*>(kept.data_ptr());
-    std::fill_n(sums, kept.numel(), 0.0f);
-    for_each_block(call, blocks, [&](int64_t group, const Filtered& rows) {
+    for_each_block(call, blocks, in, [&](const Filtered& rows) {
       float* scratch = workspace<Purpose::products>(kernels.scratch(shape));
       for (int64_t f = 0; f < bank.count; ++f) {
         const auto index = static_cast<size_t>(f);
         const void* gradient = at(from[index], rows.first_pixel, in, input);
         void* y = to[index] ? at(to[index], rows.first_pixel, out, input) : nullptr;
-        float* sum = sums + (f * blocks.groups + group) * matrix;
+        float* sum = sums + (f * blocks.groups + rows.group) * matrix;
+        if (rows.is_first) std::fill_n(sum, matrix, 0.0f);
         const PointwiseMaps of{&gradient, rows.maps[f], y, sum, nullptr, nullptr};
         kernels.run(shape, of, packed + f * matrix, PointwisePart{0, rows.pixels, 0, 1}, scratch);
       }

@@ -169,7 +169,7 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
   const bool is_ready = ready && is_packed(*ready, kernels, shape, count);
   const Tensor matrices =
       is_ready ? *ready : packed_matrices(kernels, shape, checked_weight(weight, "pointwise"), shape.in, 1);
-  const auto* packed_matrices = static_cast<const float*>(matrices.data_ptr()) + (is_ready ? head : 0);
+  const auto* first_matrix = static_cast<const float*>(matrices.data_ptr()) + (is_ready ? head : 0);
   const int64_t room = shape.in * kernels.room(out), element = static_cast<int64_t>(outputs[0].element_size());
   const Cut cut(count, maps.batch * height * width, shape, false, kernels.columns(shape));
   cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, const PointwisePart& part, float* scratch) {
@@ -178,7 +178,7 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
     auto* to = static_cast<char*>(outputs[static_cast<size_t>(result)].data_ptr()) + offset;
     const char* others = added ? static_cast<const char*>((*added)[result]) + offset : nullptr;
     const PointwiseMaps of{from.data() + result * parts, nullptr, to, nullptr, start, others};
-    kernels.run(shape_of(f), of, packed_matrices + f * room, part, scratch);
+    kernels.run(shape_of(f), of, first_matrix + f * room, part, scratch);
   });
   return outputs;
 }
@@ -228,7 +228,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
     std::optional<Tensor> matrices, kept;
     if (!found.empty()) matrices = packed_matrices(kernels, shape, weight, 1, shape.out);
     if (needs_weight) kept = empty({count * cut.pieces, stride}, ScalarType::Float);
-    const auto* packed_matrices = matrices ? static_cast<const float*>(matrices->data_ptr()) : nullptr;
+    const auto* first_matrix = matrices ? static_cast<const float*>(matrices->data_ptr()) : nullptr;
     float* all_sums = kept ? static_cast<float*>(kept->data_ptr()) : nullptr;
     cut.run(kernels.scratch(shape), [&](int64_t f, int64_t piece, const PointwisePart& part, float* scratch) {
       const auto at = static_cast<size_t>(f);
@@ -236,7 +236,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
       float* sums = all_sums ? all_sums + piece * stride : nullptr;
       if (sums) std::fill_n(sums, stride, 0.0f);
       const PointwiseMaps of{&from, with[at], to[at], sums, nullptr, nullptr};
-      kernels.run(shape, of, packed_matrices ? packed_matrices + f * stride : nullptr, part, scratch);
+      kernels.run(shape, of, first_matrix ? first_matrix + f * stride : nullptr, part, scratch);
     });
     if (all_sums) add_pieces(all_sums, count, cut.pieces, shape, room, static_cast<float*>(weight_gradient.data_ptr()));
   }

@@ -55,7 +55,8 @@ inline Tensor packed_matrices(const PointwiseKernels& kernels, const PointwiseSh
   torch::stable::parallel_for(0, count * in, grain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
       const int64_t f = begin / in, stop = std::min(end, (f + 1) * in);
-      kernels.pack(shape, from + f * in * shape.out, out_stride, in_stride, begin - f * in, stop - f * in, to + f * room);
+      const float* matrix = from + f * in * shape.out;
+      kernels.pack(shape, matrix, out_stride, in_stride, begin - f * in, stop - f * in, to + f * room);
       begin = stop;
     }
   });

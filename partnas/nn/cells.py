@@ -81,13 +81,13 @@ def _node(edges: Sequence[tuple[nn.Module, torch.Tensor]]) -> torch.Tensor:
     return total
 
 
-def _summed(maps: Sequence[torch.Tensor], ours: Sequence[bool]) -> torch.Tensor | None:
-    """The sum of maps, None without any, in the memory of one that is ours where gradients are not recorded."""
+def _summed(maps: Sequence[torch.Tensor], are_new: Sequence[bool]) -> torch.Tensor | None:
+    """The sum of maps, None without any; in the memory of one that nobody else reads where gradients are not recorded."""
     if not maps:
         return None
-    first = max(range(len(maps)), key=ours.__getitem__)
+    first = max(range(len(maps)), key=are_new.__getitem__)
     total, others = maps[first], [x for i, x in enumerate(maps) if i != first]
-    add = torch.Tensor.add_ if ours[first] and not torch.is_grad_enabled() else torch.add
+    add = torch.Tensor.add_ if are_new[first] and not torch.is_grad_enabled() else torch.add
     return functools.reduce(add, others, total)
 
 

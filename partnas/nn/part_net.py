@@ -85,7 +85,8 @@ class PartNet(nn.Module):
 
     def fuse(self) -> "PartNet":
         """A copy for inference, in which every batch norm is folded into the convolution before it and each node is
-        added up by its last convolutions. It gives what this network gives in evaluation mode, to rounding."""
+        added up by its last convolutions. It gives what this network gives in evaluation mode, to rounding. The first
+        call without gradients packs the weights, see :class:`partnas.nn.primitives.PackedWeights`."""
         fused = copy.deepcopy(self).eval()
         for module in fused.modules():
             if isinstance(module, (Branch, Stem)):

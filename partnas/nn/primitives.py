@@ -128,33 +128,44 @@ class DepthwiseConv2d(nn.Module):
         return depthwise_bank(x, [self.weight], **options)[0]
 
 
-class Matrices:
-    """The weights of 1x1 convolutions of one shape as ``pointwise`` reads them. What is packed of folded ones is kept
-    until they change."""
+class PackedWeights:
+    """The weights of 1x1 convolutions of one shape as ``pointwise`` reads them. Those that a batch norm was folded into
+    are packed at the first call without gradients, and again after they have changed; changes through ``.data`` or NumPy,
+    which PyTorch does not count, are not noticed. Copies and pickles leave behind what is packed."""
 
     def __init__(self) -> None:
-        self._state: list[Any] = []
-        self._kept: tuple[Any, ...] = ()
+        self._kept: tuple[Any, ...] | None = None
+
+    def __reduce__(self):
+        return PackedWeights, ()
 
     def of(self, *layers: nn.Conv2d) -> dict[str, torch.Tensor | None]:
-        """``weight`` ``(F, C_out, C_in)``, ``bias`` ``(F, C_out)``, and ``packed`` where no gradients are recorded."""
-        tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias) if tensor is not None]
-        if (
-            len(tensors) < 2 * len(layers)
-            or torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or any(tensor.is_inference() for tensor in tensors)
+        """``weight`` ``(F, C_out, C_in)``, ``bias`` ``(F, C_out)``, and ``packed`` where there is such a thing."""
+        found = None
+        if layers[0].bias is not None and not (
+            torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
         ):
-            weight, bias = _stacked(layers)
-            return {"weight": weight, "bias": bias}
-        state = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
+            found = self._packed(layers)
+        return found or dict(zip(("weight", "bias"), _stacked(layers), strict=True))
+
+    def _packed(self, layers: Sequence[nn.Conv2d]) -> dict[str, torch.Tensor] | None:
+        tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+        try:
+            state = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
+        except RuntimeError:
+            # Those of torch.export or vmap have no memory, and those of inference mode no version.
+            return None
         state.append(native.cpu_capability())
-        if self._state != state:
-            weight, bias = _stacked(layers)
-            # The tensors are held, so that no others come to lie at their addresses.
-            self._kept = ({"weight": weight, "bias": bias, "packed": pack(weight)}, tensors)
-            self._state = state
-        return self._kept[0]
+        if self._kept is not None and self._kept[0] == state:
+            return self._kept[1]
+        weight, bias = _stacked(layers)
+        packed = pack(weight)
+        if packed is None:
+            return None
+        found = {"weight": weight, "bias": bias, "packed": packed}
+        # Their memory is held, so that no others come to lie at those addresses.
+        self._kept = state, found, [tensor.detach() for tensor in tensors]
+        return found
 
 
 def _stacked(layers: Sequence[nn.Conv2d]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -170,10 +181,10 @@ class Pointwise(nn.Conv2d):
     def __init__(self, channels_in: int, channels_out: int, relu: bool = False):
         super().__init__(channels_in, channels_out, 1, bias=False)
         self.relu = relu
-        self._matrices = Matrices()
+        self._weights = PackedWeights()
 
     def forward(self, x: Maps, add: torch.Tensor | None = None) -> torch.Tensor:
-        return pointwise(parts_of(x), relu=self.relu, add=() if add is None else [add], **self._matrices.of(self))[0]
+        return pointwise(parts_of(x), relu=self.relu, add=() if add is None else [add], **self._weights.of(self))[0]
 
 
 class Branch(nn.Module, abc.ABC):
@@ -246,11 +257,11 @@ class FactorisedReduction(Branch):
         self.even = Pointwise(channels_in, channels_out // 2, relu=True)
         self.odd = Pointwise(channels_in, channels_out - channels_out // 2, relu=True)
         self.norm = BatchNorm(channels_out, searching)
-        self._matrices = Matrices()
+        self._weights = PackedWeights()
 
     def before_norm(self, x: Maps, add: torch.Tensor | None = None) -> torch.Tensor:
         if not torch.is_grad_enabled() and self.even.out_channels == self.odd.out_channels:
-            return factorised_reduction(parts_of(x), add=add, **self._matrices.of(self.even, self.odd))
+            return factorised_reduction(parts_of(x), add=add, **self._weights.of(self.even, self.odd))
         even, odd = zip(*map(even_and_odd, parts_of(x)), strict=True)
         found = torch.cat([self.even(even), self.odd(odd)], 1)
         return found if add is None else found + add

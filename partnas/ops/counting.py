@@ -30,6 +30,8 @@ def fvcore_handles() -> dict[str, Callable]:
         "partnas::channel_shuffle": lambda inputs, outputs: channel_shuffle_flops(),
         "partnas::depthwise_bank": _count_depthwise_bank,
         "partnas::pointwise": _count_pointwise,
+        "partnas::pack_pointwise": lambda inputs, outputs: 0,
+        "partnas::depthwise_pointwise": _count_depthwise_pointwise,
         "partnas::norm_stats": lambda inputs, outputs: 0,
         "partnas::norm_sum": _count_norm_sum,
         "partnas::pool_pair": lambda inputs, outputs: 0,
@@ -52,5 +54,16 @@ def _count_norm_sum(inputs, outputs):
 
 
 def _count_pointwise(inputs, outputs):
-    maps, weight = inputs[:2]
-    return pointwise_flops(get_shape(next(maps.node().inputs())), get_shape(weight))
+    maps, weight, *_, reduces, _ = inputs
+    batch, channels, height, width = get_shape(next(maps.node().inputs()))
+    if reduces.toIValue():
+        height, width = -(-height // 2), -(-width // 2)
+    return pointwise_flops((batch, channels, height, width), get_shape(weight))
+
+
+def _count_depthwise_pointwise(inputs, outputs):
+    x, filters, weight, _, stride, statistics, _ = inputs
+    batch, channels, height, width = shape = get_shape(x)
+    sizes, stride = [get_shape(each)[-1] for each in filters.node().inputs()], stride.toIValue()
+    filtered = depthwise_bank_flops(shape, sizes, stride, 1 if get_shape(statistics) else 0)
+    return filtered + pointwise_flops((batch, channels, -(-height // stride), -(-width // stride)), get_shape(weight))

@@ -28,8 +28,8 @@ def depthwise_pointwise(
 ) -> list[torch.Tensor]:
     """``weight[f] @ filters[f](relu(source))`` for every filter f: :func:`depthwise_bank`, then :func:`pointwise`.
 
-    Where the native backend serves both and the maps have up to ``MOST_CHANNELS`` channels, what the filters give is
-    never written to memory, neither here nor where it is formed anew in backward.
+    Where the native backend serves both and the maps have up to ``MOST_CHANNELS`` channels, what the filters give stays
+    in the caches, here and where it is formed anew in backward.
 
     Args:
         sources: S tensors ``(B, C, H, W)`` of one shape. The filters are dealt out to them evenly, in order.
@@ -145,7 +145,7 @@ class _DepthwisePointwise(torch.autograd.Function):
 
 
 def _forward(plan, statistics, weight, sources, filters):
-    operators = _operators(plan, weight, sources, filters)
+    operators = _operators(plan, statistics, weight, sources, filters)
     if not operators:
         return pointwise.forward(_filtered(plan, statistics, sources, filters), weight)
     maps = []
@@ -156,7 +156,7 @@ def _forward(plan, statistics, weight, sources, filters):
 
 def _backward(plan, statistics, weight, sources, filters, gradients, needs_maps):
     """Gradients of the filtered maps, which are formed anew, and of the weight."""
-    operators = _operators(plan, weight, sources, filters)
+    operators = _operators(plan, statistics, weight, sources, filters)
     if not operators:
         maps = _filtered(plan, statistics, sources, filters)
         return pointwise.backward(gradients, maps, weight, False, needs_maps, True)
@@ -169,11 +169,11 @@ def _backward(plan, statistics, weight, sources, filters, gradients, needs_maps)
     return map_gradients, torch.cat(weight_gradients).to(weight.dtype)
 
 
-def _operators(plan, weight, sources, filters):
+def _operators(plan, statistics, weight, sources, filters):
     """The operators that do both at once, or None."""
     if max(weight.shape[1:]) > MOST_CHANNELS:
         return None
-    settings = plan.settings(0, sources[0], filters, None)
+    settings = plan.settings(0, sources[0], filters, statistics)
     served = pointwise.operators_for(sources, weight)
     return served if settings.operators is served else None
 
@@ -192,7 +192,7 @@ def _fake(x, filters, weight, dilations, stride, statistics, eps):
 
 
 def _fake_backward(gradients, x, filters, weight, dilations, stride, statistics, eps, needs):
-    return [*(_empty_map(x, x.shape[1], stride) for need in needs if need), torch.empty_like(weight)]
+    return [*(_empty_map(x, x.shape[1], stride) for need in needs if need), weight.new_empty(weight.shape)]
 
 
 def _empty_map(x, channels, stride):

@@ -78,7 +78,7 @@ def factorised_reduction(
     packed: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """ReLU, and two 1x1 convolutions, of the even pixels and of the odd ones (``partnas.ops.maps.every_second``), whose
-    results are one map: DARTS' skip at stride 2. Without gradients; with them it is two calls of :func:`pointwise`.
+    results are one map: DARTS' skip at stride 2. Where no gradients are recorded the maps are read where they lie.
 
     Args:
         maps: Read as one map ``(B, C_in, H, W)``, see :func:`pointwise`.
@@ -89,18 +89,31 @@ def factorised_reduction(
 
     Returns:
         ``(B, C_out, ceil(H / 2), ceil(W / 2))`` in the maps' dtype, channels-last.
+
+    Raises:
+        ValueError: There are not two matrices.
     """
-    with torch.no_grad():
-        return _infer(maps, weight, True, bias, [] if add is None else [add], packed, reduces=True)[0]
+    if len(weight) != 2:
+        raise ValueError(
+            f"factorised_reduction: {len(weight)} matrices; give one for the even pixels and one for the odd"
+        )
+    others = [] if add is None else [add]
+    if torch.is_grad_enabled():
+        return _reduction(pointwise, maps, weight, True, bias, others)[0]
+    return _infer(maps, weight, True, bias, others, packed, reduces=True)[0]
 
 
 def _infer(maps, weight, relu, bias, add, packed, reduces):
-    is_ready = packed is not None
+    is_ready = packed is not None and len(maps) > 0 and maps[0].dtype == weight.dtype
     operators = operators_for(maps, weight, bias, add, at_any_width=is_ready)
     if not operators or not (is_ready or _is_worth_packing(maps[0], weight)):
-        return (_reduction if reduces else reference)(maps, weight, relu, bias, add)
+        if reduces:
+            return _reduction(reference, maps, weight, relu, bias, add)
+        return reference(maps, weight, relu, bias, add)
     bias = None if bias is None else bias.float().contiguous()
-    return operators.pointwise(maps, weight if is_ready else weight.float(), relu, bias, add, reduces, packed)
+    if not is_ready:
+        weight, packed = weight.float(), None
+    return operators.pointwise(maps, weight, relu, bias, add, reduces, packed)
 
 
 def pack(weight: torch.Tensor) -> torch.Tensor | None:
@@ -166,9 +179,9 @@ def reference(
     return found
 
 
-def _reduction(maps, weight, relu, bias, add):
+def _reduction(products, maps, weight, relu, bias, add):
     halves = [every_second(x, first) for first in (0, 1) for x in maps]
-    found = torch.cat(reference(halves, weight, relu, bias), 1)
+    found = torch.cat(products(halves, weight, relu, bias=bias), 1)
     return [found + add[0] if add else found]
 
 
@@ -308,7 +321,7 @@ def _fake_pack(weight):
 
 def _fake_backward(gradients, maps, weight, relu, needs):
     found = [_empty(g, weight.shape[2]) for g, need in zip(gradients, needs, strict=False) if need]
-    return [*found, torch.empty_like(weight)] if needs[-1] else found
+    return [*found, weight.new_empty(weight.shape)] if needs[-1] else found
 
 
 def _empty(like, channels):

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from plain_derived import plain_cells, plain_soft_argmax
@@ -8,6 +11,7 @@ from partnas.errors import PartnasError
 from partnas.genotype import Edge, Genotype
 from partnas.nn.layout import cell_layouts
 from partnas.nn.part_net import PartNet
+from partnas.ops import native, use_backend
 from partnas.skeleton import HUMAN36M
 from partnas.space import SearchSpace
 
@@ -260,6 +264,21 @@ def test_a_fused_network_notices_that_its_weights_change():
         exact = fused.double()(x.double())
     with torch.inference_mode():
         torch.testing.assert_close(fused.float()(x).double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_packed_stays_behind():
+    net, x = network().eval().fuse(), images()
+    with torch.no_grad():
+        expected = net(x)
+        kept = [module._weights for module in net.modules() if hasattr(module, "_weights")]
+        assert any(each._kept for each in kept) is native.loaded()
+        for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+            assert not any(module._weights._kept for module in other.modules() if hasattr(module, "_weights"))
+            torch.testing.assert_close(other(x), expected, rtol=0, atol=0)
+        with use_backend("reference"):
+            net = network().eval().fuse()
+            expected = net(x)
+        torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

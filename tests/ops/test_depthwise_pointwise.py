@@ -1,15 +1,12 @@
-import sys
-
 import pytest
 import torch
-from map_cases import DTYPES, Allocations, only_native, random_map
+from map_cases import DTYPES, Allocations, counted, only_native, random_map
 
 from partnas.ops.depthwise_bank import depthwise_bank
 from partnas.ops.depthwise_pointwise import depthwise_pointwise
 from partnas.ops.norm_sum import norm_stats
 from partnas.ops.pointwise import pointwise
 
-MODULE = sys.modules["partnas.ops.depthwise_pointwise"]
 pytestmark = pytest.mark.usefixtures("filled_memory", "one_thread")
 CASES = {
     "one source, many filters": (1, (3, 5, 3, 5), (1, 1, 2, 2), 1, False),
@@ -97,6 +94,27 @@ def test_results_do_not_depend_on_the_threads(served_by):
         torch.set_num_threads(threads)
         found.append([*case.fused(), *torch.autograd.grad(case.fused(), case.leaves, case.upstream)])
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_counted_as_the_two_operators_are(served_by, name):
+    case = Case(name)
+    for leaf in case.leaves:
+        leaf.requires_grad_(False)
+
+    def count(function):
+        with torch.no_grad():
+            return counted(function, *case.sources)
+
+    def fused(*sources):
+        case.sources = sources
+        return case.fused()
+
+    def in_turn(*sources):
+        case.sources = sources
+        return case.in_turn()
+
+    assert count(fused) == count(in_turn) > 0
 
 
 @only_native

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
-from map_cases import DTYPES, LAYOUTS, Allocations, random_map
+from map_cases import DTYPES, LAYOUTS, Allocations, counted, random_map
 from native_cpu import INSTRUCTION_SETS, implementation
 from torch.autograd import gradcheck
 
@@ -428,6 +428,31 @@ def test_factorised_reduction(served_by, channels, each, size, dtype, packs):
     assert ((found.double() - exact).abs() <= 3 * bounds + 4 * torch.finfo(dtype).eps * (exact.abs() + 4)).all()
     plain = factorised_reduction(x.chunk(each, 1), case.weight)
     assert ((plain.double() - products).abs() <= bounds).all()
+
+
+def test_a_factorised_reduction_has_gradients_and_is_counted(served_by):
+    x = random_map((2, 6, 7, 9), torch.float64, "channels_last", 0).requires_grad_()
+    weight = torch.randn(2, 4, 6, dtype=torch.float64).requires_grad_()
+    add = torch.randn(2, 8, 4, 5, dtype=torch.float64)
+    bias = torch.randn(2, 4, dtype=torch.float64).requires_grad_()
+    assert gradcheck(lambda x, w, b: factorised_reduction(x.chunk(2, 1), w, bias=b, add=add), (x, weight, bias))
+    with torch.no_grad():
+        expected = factorised_reduction([x], weight, bias=bias, add=add)
+        wide = weight.detach().float()
+        assert counted(lambda x: factorised_reduction([x], wide), x.detach().float()) == 2 * 2 * 4 * 5 * 4 * 6
+    torch.testing.assert_close(factorised_reduction([x], weight, bias=bias, add=add), expected)
+    with pytest.raises(ValueError, match="3 matrices"):
+        factorised_reduction([x], weight[[0, 0, 1]])
+
+
+def test_what_is_packed_serves_maps_of_its_dtype(served_by):
+    case = Case((16, 24))
+    packed = pack(case.weight)
+    with torch.no_grad():
+        for dtype in (torch.float64, torch.bfloat16):
+            maps = [x.to(dtype) for x in case.maps]
+            found = pointwise(maps, case.weight, packed=packed)
+            assert all(map(torch.equal, found, pointwise(maps, case.weight)))
 
 
 def test_no_maps(served_by):
