@@ -57,7 +57,7 @@ std::vector<Tensor> depthwise_bank(Tensor input, std::vector<Tensor> weights, st
   std::vector<Tensor> maps;
   std::vector<void*> pointers;
   for (size_t f = 0; f < weights.size(); ++f) {
-    maps.push_back(empty_channels_last(call.map_sizes(), input.scalar_type()));
+    maps.push_back(call.empty(call.bank.channels));
     pointers.push_back(maps.back().data_ptr());
   }
   if (maps.empty() || call.x.numel() == 0) return maps;
@@ -130,13 +130,13 @@ std::vector<Tensor> depthwise_bank_backward(std::vector<Tensor> gradients, Tenso
   std::vector<const void*> pointers;
   for (Tensor& gradient : gradients) {
     check_bank_gradient(gradient, call.x, bank.output_height, bank.output_width, "depthwise_bank_backward");
-    gradient = channels_last(gradient);
+    gradient = channels_last(gradient, call.name);
     pointers.push_back(gradient.data_ptr());
   }
   std::vector<Tensor> found;
   BankGradients wanted{};
   if (needs_x) {
-    found.push_back(empty_channels_last({call.batch, channels, bank.height, bank.width}, input.scalar_type()));
+    found.push_back(empty_like_map(call.x));
     wanted.x = found[0].data_ptr();
     wanted.scaled = scale && !statistics;
   }

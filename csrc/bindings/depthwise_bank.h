@@ -6,8 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "common/channels_last.h"
 #include "common/depthwise_bank.h"
-#include "common/tensor.h"
 #include "cpu/depthwise_bank.h"
 
 namespace partnas {
@@ -55,26 +55,6 @@ float* workspace(int64_t count) {
   return memory.data() + (64 - address % 64) % 64 / sizeof(float);
 }
 
-inline std::vector<int64_t> channels_last_strides(const std::vector<int64_t>& sizes) {
-  return {sizes[1] * sizes[2] * sizes[3], 1, sizes[1] * sizes[3], sizes[1]};
-}
-
-inline Tensor empty_channels_last(const std::vector<int64_t>& sizes, ScalarType type) {
-  Tensor result = empty_strided(sizes, channels_last_strides(sizes), type);
-  advise_huge_pages(result);
-  return result;
-}
-
-inline Tensor channels_last(const Tensor& x) {
-  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
-  const std::vector<int64_t> strides = channels_last_strides(sizes);
-  bool same = true;
-  for (int d = 0; d < 4; ++d) same = same && (sizes[d] <= 1 || x.stride(d) == strides[d]);
-  if (same) return x;
-  Tensor copy = empty_channels_last(sizes, x.scalar_type());
-  return torch::stable::copy_(copy, x);
-}
-
 // A bank and all that it points to.
 struct BankCall {
   const char* name;
@@ -101,7 +81,7 @@ struct BankCall {
     check_bank(input, filter_weights, dilations, stride, statistics, scale, shift, name);
     bank.storage = storage_of(input, name);
     STD_TORCH_CHECK(bank.storage != Storage::float64, name, ": float64 runs on the reference backend");
-    x = channels_last(input);
+    x = channels_last(input, name);
     batch = x.size(0);
     bank.channels = x.size(1), bank.height = x.size(2), bank.width = x.size(3), bank.stride = stride;
     bank.output_height = ceil_div(bank.height, stride), bank.output_width = ceil_div(bank.width, stride);
@@ -139,7 +119,10 @@ struct BankCall {
     if (!factor.empty()) bank.factor = factor.data();
   }
 
-  std::vector<int64_t> map_sizes() const { return {batch, bank.channels, bank.output_height, bank.output_width}; }
+  // A new map of the size of the results.
+  Tensor empty(int64_t channels) const {
+    return empty_map(batch, channels, bank.output_height, bank.output_width, x.scalar_type());
+  }
 
   int64_t vectors() const { return ceil_div(bank.channels, kernels.lanes()); }
   // Vectors that overlap belong to one task, so that no two threads write the same channel.

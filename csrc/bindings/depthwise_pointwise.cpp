@@ -13,9 +13,9 @@ constexpr int64_t least_rows = 4;
 constexpr int64_t enough_tasks = 32;
 constexpr int64_t least_pixels = 128;
 
-// Blocks of rows of the maps of all images, and the groups of them that are tasks.
+// Blocks of rows of the maps of all images, `pixels` in all, and the groups of them that are tasks.
 struct Blocks {
-  int64_t rows, each, count, groups;
+  int64_t pixels, rows, each, count, groups;
 
   explicit Blocks(const BankCall& call) {
     const Bank& bank = call.bank;
@@ -23,7 +23,7 @@ struct Blocks {
     rows = std::clamp(most_bytes / row, std::min(least_rows, bank.output_height), bank.output_height);
     each = ceil_div(bank.output_height, rows);
     count = call.batch * each;
-    const int64_t pixels = call.batch * bank.output_height * bank.output_width;
+    pixels = call.batch * bank.output_height * bank.output_width;
     groups = std::clamp<int64_t>(pixels / least_pixels, 1, std::min(count, enough_tasks));
   }
 };
@@ -45,8 +45,7 @@ void for_each_block(const BankCall& call, const Blocks& blocks, int64_t out, con
   const void* x = call.x.data_ptr();
   const int64_t vectors = call.vectors(), block = bank.taps * call.kernels.lanes();
   const int64_t map = blocks.rows * bank.output_width * bank.channels;
-  const int64_t pixels_of_all = call.batch * bank.output_height * bank.output_width;
-  const int64_t products = pixels_of_all * bank.channels * (bank.taps + bank.count * out) / blocks.groups;
+  const int64_t products = blocks.pixels * bank.channels * (bank.taps + bank.count * out) / blocks.groups;
   const int64_t grain = std::max<int64_t>(1, bank_grain / std::max<int64_t>(products, 1));
   torch::stable::parallel_for(0, blocks.groups, grain, [&](int64_t begin, int64_t end) {
     float* scratch = workspace<Purpose::scratch>(call.kernels.scratch(bank));
@@ -92,7 +91,7 @@ std::vector<Tensor> depthwise_pointwise(Tensor input, std::vector<Tensor> filter
   std::vector<Tensor> maps;
   std::vector<void*> to;
   for (int64_t f = 0; f < bank.count; ++f) {
-    maps.push_back(empty_channels_last({call.batch, out, bank.output_height, bank.output_width}, input.scalar_type()));
+    maps.push_back(call.empty(out));
     to.push_back(maps.back().data_ptr());
   }
   if (maps.empty() || maps[0].numel() == 0 || call.x.numel() == 0) {
@@ -138,9 +137,9 @@ std::vector<Tensor> depthwise_pointwise_backward(std::vector<Tensor> gradients, 
                         gradient.size(0) == call.batch && gradient.size(1) == in &&
                         gradient.size(2) == bank.output_height && gradient.size(3) == bank.output_width,
                     name, ": a gradient is not like its map");
-    gradient = channels_last(gradient);
+    gradient = channels_last(gradient, name);
     from.push_back(gradient.data_ptr());
-    if (needs[f]) found.push_back(empty_channels_last(call.map_sizes(), input.scalar_type()));
+    if (needs[f]) found.push_back(call.empty(out));
     to.push_back(needs[f] ? found.back().data_ptr() : nullptr);
   }
   const Tensor weight_gradient = empty({bank.count, in, out}, ScalarType::Float);

@@ -141,31 +141,30 @@ class PackedWeights:
 
     def of(self, *layers: nn.Conv2d) -> dict[str, torch.Tensor | None]:
         """``weight`` ``(F, C_out, C_in)``, ``bias`` ``(F, C_out)``, and ``packed`` where there is such a thing."""
-        found = None
-        if layers[0].bias is not None and not (
-            torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
-        ):
-            found = self._packed(layers)
-        return found or dict(zip(("weight", "bias"), _stacked(layers), strict=True))
-
-    def _packed(self, layers: Sequence[nn.Conv2d]) -> dict[str, torch.Tensor] | None:
-        tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
-        try:
-            state = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
-        except RuntimeError:
-            # Those of torch.export or vmap have no memory, and those of inference mode no version.
-            return None
-        state.append(native.cpu_capability())
-        if self._kept is not None and self._kept[0] == state:
+        state = _state_of(layers)
+        if state is not None and self._kept is not None and self._kept[0] == state:
             return self._kept[1]
         weight, bias = _stacked(layers)
-        packed = pack(weight)
-        if packed is None:
-            return None
-        found = {"weight": weight, "bias": bias, "packed": packed}
-        # Their memory is held, so that no others come to lie at those addresses.
-        self._kept = state, found, [tensor.detach() for tensor in tensors]
+        found = {"weight": weight, "bias": bias}
+        packed = None if state is None else pack(weight)
+        if packed is not None:
+            found["packed"] = packed
+            # Their memory is held, so that no others come to lie at those addresses.
+            self._kept = state, found, [tensor.detach() for layer in layers for tensor in (layer.weight, layer.bias)]
         return found
+
+
+def _state_of(layers: Sequence[nn.Conv2d]) -> list[Any] | None:
+    """What folded weights are known by, in this moment; None for weights that are not to be packed."""
+    if layers[0].bias is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None
+    tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+    try:
+        state = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
+    except RuntimeError:
+        # Those of torch.export or vmap have no memory, and those of inference mode no version.
+        return None
+    return [*state, native.cpu_capability()]
 
 
 def _stacked(layers: Sequence[nn.Conv2d]) -> tuple[torch.Tensor, torch.Tensor | None]:
