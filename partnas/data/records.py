@@ -4,9 +4,11 @@ A file of a million annotations holds gigabytes as Python objects. Here its list
 are decoded a few thousand at a time; only the columns stay.
 """
 
+import codecs
 import gc
 import json
 import mmap
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +24,9 @@ from partnas.errors import PartnasError
 SHOWN = 60
 BATCH = 4096
 """Entries that are Python objects at any one time."""
+
+NOT_FINITE = {b"NaN": b"9e999", b"Infinity": b"9e999", b"-Infinity": b"-9e999"}
+"""What Python writes though JSON lacks it, as numbers beyond float64: valid JSON, and read as infinite."""
 
 
 def read_json(path: Path) -> Any:
@@ -56,16 +61,22 @@ def read_lists(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     """
     fields = [(name, list[msgspec.Raw]) for name in required]
     fields += [(name, list[msgspec.Raw], msgspec.field(default_factory=list)) for name in optional]
+    decoder = msgspec.json.Decoder(msgspec.defstruct("Lists", fields))
     try:
         with open(path, "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives as long as the raw entries do
-        with _uncollected():
-            lists = msgspec.json.decode(content, type=msgspec.defstruct("Lists", fields))
-        return {name: getattr(lists, name) for name in (*required, *optional)}
     except OSError as error:
         raise _unreadable(path, error) from None
-    except (ValueError, RecursionError):
-        whole = read_json(path)
+    except ValueError:  # an empty file
+        content = b""
+    for spelling in (memoryview, _strict):
+        try:
+            with _uncollected():
+                lists = decoder.decode(spelling(content))
+            return {name: getattr(lists, name) for name in (*required, *optional)}
+        except (ValueError, RecursionError):
+            pass
+    whole = read_json(path)
     found = {name: entry(path, whole, name, "the file") for name in required}
     found |= {name: whole.get(name, []) for name in optional}
     for name, rows in found.items():
@@ -76,7 +87,13 @@ def read_lists(path: Path, required: Sequence[str], optional: Sequence[str] = ()
 
 def decoded(rows: Sequence[Any]) -> list[Any]:
     """Entries as Python objects, whether they are raw or not."""
-    return [msgspec.json.decode(row) if isinstance(row, msgspec.Raw) else row for row in rows]
+    if not rows or not isinstance(rows[0], msgspec.Raw):
+        return list(rows)
+    content = b"[" + b",".join(rows) + b"]"
+    try:
+        return msgspec.json.decode(content)
+    except ValueError:
+        return json.loads(content)
 
 
 def entry(path: Path, record: Any, field: str, where: str) -> Any:
@@ -374,11 +391,19 @@ def _batches(rows: Sequence[Any], title: str) -> Iterator[tuple[int, list[Any]]]
     """Runs of at most ``BATCH`` entries, decoded, each with the place of its first."""
     starts = range(0, len(rows), BATCH)
     for start in tqdm(starts, desc=title, unit_scale=BATCH, unit=" entries", delay=2, leave=False, disable=None):
-        part = rows[start : start + BATCH]
-        if isinstance(part[0], msgspec.Raw):
-            yield start, msgspec.json.decode(b"[" + b",".join(part) + b"]")
-        else:
-            yield start, list(part)
+        yield start, decoded(rows[start : start + BATCH])
+
+
+def _strict(content: Any) -> bytes:
+    """JSON as Python writes it in JSON's own words: :data:`NOT_FINITE`, and no byte order mark."""
+    start = len(codecs.BOM_UTF8) if content[:3] == codecs.BOM_UTF8 else 0
+    parts, in_text = [], False
+    for token in re.finditer(rb"-?Infinity|NaN", content):
+        part = content[start : token.start()]
+        in_text ^= re.sub(rb"\\.", b"", part).count(b'"') % 2 == 1
+        parts += [part, token[0] if in_text else NOT_FINITE[token[0]]]
+        start = token.end()
+    return b"".join([*parts, content[start:]])
 
 
 def _column(name: str, kind: Column, rows: list[dict[str, Any]]) -> tuple[np.ndarray, dict[int, str]]:
