@@ -228,6 +228,7 @@ struct Prologue {
   template <typename T>
   void read(const T* x, int64_t step, int64_t width, float* row) const {
     for (int64_t i = 0; i < width; ++i, x += step, row += lanes) {
+      __builtin_prefetch(x + 2 * ahead * step);
       Floats value = get(x, count);
       if (affine) value = (value - mean) * factor + offset;
       if (relu) value = maximum(Floats{}, value);
