@@ -317,6 +317,7 @@ void leave(const Walk<T>& walk, const T* x, int64_t y, const float* values, floa
   const T* source = walk.source_row(x, y);
   T* to = wanted.x ? walk.source_row(static_cast<T*>(wanted.x), y) : nullptr;
   for (int64_t i = 0; i < walk.bank.width; ++i, row += lanes, values += lanes) {
+    if (to) __builtin_prefetch(to + (i + 2 * ahead) * walk.step, 1);
     Floats gradient = load(row);
     if (prologue.relu) gradient = load(values) <= Floats{} ? Floats{} : gradient;
     if (wanted.sums) {
