@@ -240,7 +240,7 @@ def pool_lines(shape, stride: int, element: int, backward: bool) -> int:
     span = rows if not backward else rows - (2 if stride == 1 else 1) if across > rows else rows // across * across
     tiles = ceil_div(batch * across, span)
     extent, even = (height, stride) if backward else (down, 1)
-    strip = min(32, max(4, ceil_div(extent, ceil_div(1056, tiles * slices))))
+    strip = min(32, max(4, ceil_div(extent, ceil_div(528 if backward else 1056, tiles * slices))))
     strip = round_up(strip, even)
     if backward:
         lines = covered(height, strip, 1, 2 if stride == 1 else 1, 2, height)
@@ -303,15 +303,18 @@ def upsample_work(arguments, found) -> Work:
 
 
 def upsample_backward_work(arguments, found) -> Work:
-    """Strips of four rows of the small map, and as many columns as threads have vectors (``upsample_strips``)."""
+    """Strips of rows of the small map, as wide as threads of a slice of the channels are many (``strips_of``)."""
     gradient, factor = arguments
     batch, channels, height, width = found.shape
     vector = 16 // gradient.element_size()
     vectors = channels // vector if channels % vector == 0 else channels
-    borders = factor // 2, factor + factor // 2 - 1
-    down = covered(height, 4, factor, *borders, factor * height)
-    across = covered(width, max(1, 256 // vectors), factor, *borders, factor * width)
-    issued = batch * channels * down * across * gradient.element_size() + size_of(found)
+    slices = ceil_div(vectors, 32)
+    columns = 256 // ceil_div(vectors, slices)
+    tiles = ceil_div(batch * width, columns)
+    strip = min(16, max(4, ceil_div(height, ceil_div(528, tiles * slices))))
+    down = covered(height, strip, factor, factor // 2, factor + factor // 2 - 1, factor * height)
+    across = batch * factor * width + (tiles * factor if columns % width else 0)
+    issued = channels * down * across * gradient.element_size() + size_of(found)
     return Work(size_of(gradient, found), issued, 8 * gradient.numel(), 1)
 
 

@@ -424,9 +424,9 @@ pool_backward_kernel(const T* __restrict__ max_gradient, const T* __restrict__ a
 // Slices of at most 8 vectors, a line of the first cache, or of 32 numbers: many columns to a block.
 Slices pool_slices(int64_t channels, int vector) { return slices_of(channels, vector, vector == 1 ? 32 : 8 * vector); }
 
-// Cuts the rows of the maps that are written into strips: as few as give every multiprocessor enough to do.
-void cut(Grid& grid, int rows, int even) {
-  constexpr int64_t many_blocks = 1056;
+// Cuts the rows of the maps that are written into strips: as few as give every multiprocessor enough to do, which
+// `many_blocks` do.
+void cut(Grid& grid, int rows, int even, int64_t many_blocks) {
   constexpr int shortest = 4, longest = 32;
   const int64_t column_tiles = ceil_div(grid.columns, grid.span);
   const int64_t wanted = ceil_div(many_blocks, column_tiles * grid.slices.count);
@@ -454,7 +454,7 @@ Grid grid_of(const PoolShape& shape, int vector) {
 Grid forward_grid(const PoolShape& shape, int vector) {
   Grid grid = grid_of(shape, vector);
   grid.span = grid.slices.rows;
-  cut(grid, grid.output_height, 1);
+  cut(grid, grid.output_height, 1, 1056);
   return grid;
 }
 
@@ -464,7 +464,8 @@ Grid backward_grid(const PoolShape& shape, int vector) {
   // Blocks of whole image rows need no neighbours' winners.
   grid.halo = grid.output_width > rows;
   grid.span = grid.halo ? rows - (stride == 1 ? 2 : 1) : rows / grid.output_width * grid.output_width;
-  cut(grid, grid.height, stride);
+  // Rows beyond a strip's borders cost their windows as well, and two blocks fill a multiprocessor.
+  cut(grid, grid.height, stride, 528);
   return grid;
 }
 

@@ -10,16 +10,22 @@
 
 #include <algorithm>
 
-#include "common/launch.cuh"
+#include "cuda/channels.cuh"
 
 namespace partnas::cuda {
 namespace {
 
-constexpr int most_threads = 256, strip = 4;
-
-// `vectors`: of a pixel; `blocks`: of a row of cells, or of a strip.
-struct Shape {
+// `vectors`: of a pixel; `blocks`: of a row of cells.
+struct Cells {
   int height, width, vectors, blocks;
+};
+
+// `columns`: of the small map, counted through the whole batch. A block takes a tile of them, in a strip of rows.
+struct Strips {
+  int height, width;
+  int64_t columns, tiles;
+  int strip, strips;
+  Slices slices;
 };
 
 // The weight of the later of two pixels in the k-th output between them.
@@ -37,8 +43,8 @@ __device__ __forceinline__ void mix(const float (&a)[count], const float (&b)[co
 }
 
 template <typename T, int count, int factor>
-__global__ void __launch_bounds__(most_threads, 4)
-    upsample_cells(const T* __restrict__ small, T* __restrict__ large, Shape s) {
+__global__ void __launch_bounds__(threads, 4)
+    upsample_cells(const T* __restrict__ small, T* __restrict__ large, Cells s) {
   const int inside = static_cast<int>(blockIdx.x) % s.blocks * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
   const int x = inside / s.vectors, vector = inside % s.vectors;
   if (x > s.width) return;
@@ -75,16 +81,18 @@ __global__ void __launch_bounds__(most_threads, 4)
 }
 
 template <typename T, int count, int factor>
-__global__ void __launch_bounds__(most_threads, 2)
-    upsample_strips(const T* __restrict__ large, T* __restrict__ small, Shape s) {
-  const int inside = static_cast<int>(blockIdx.x) % s.blocks * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
-  const int x = inside / s.vectors, vector = inside % s.vectors;
-  if (x >= s.width) return;
-  const int strips = ceil_div(s.height, strip), index = static_cast<int>(blockIdx.x) / s.blocks;
-  const int image = index / strips, begin = index % strips * strip, end = min(begin + strip, s.height);
-  const int64_t pixel = static_cast<int64_t>(s.vectors) * count;
-  const T* from = large + static_cast<int64_t>(image) * s.height * factor * s.width * factor * pixel + vector * count;
-  T* to = small + static_cast<int64_t>(image) * s.height * s.width * pixel + vector * count;
+__global__ void __launch_bounds__(threads, 2)
+    upsample_strips(const T* __restrict__ large, T* __restrict__ small, Strips s) {
+  const int block = static_cast<int>(blockIdx.x), tile = block / s.slices.count;
+  const Place at = place_in(s.slices, block % s.slices.count);
+  const int64_t unit = static_cast<int64_t>(tile / s.strips) * s.slices.rows + at.row;
+  if (!at.inside || unit >= s.columns) return;
+  const int64_t image = unit / s.width;
+  const int x = static_cast<int>(unit % s.width);
+  const int begin = tile % s.strips * s.strip, end = min(begin + s.strip, s.height);
+  const int64_t pixel = static_cast<int64_t>(s.slices.vectors) * count;
+  const T* from = large + image * s.height * factor * s.width * factor * pixel + at.vector * count;
+  T* to = small + image * s.height * s.width * pixel + at.vector * count;
   const int first_column = x * factor - factor / 2;
 
   // Of the pixel above the cell that is read, and of the one below.
@@ -139,13 +147,21 @@ bool fits(int64_t batch, int64_t height, int64_t width, int64_t channels, int64_
          (factor == 2 || factor == 4);
 }
 
-template <typename Launch>
-Status run(int64_t rows, int64_t across, Shape shape, const Launch& launch) {
-  const int threads = static_cast<int>(std::min<int64_t>(most_threads, ceil_div(across, warp_size) * warp_size));
-  shape.blocks = static_cast<int>(ceil_div(across, threads));
-  const int64_t blocks = rows * shape.blocks;
-  if (blocks > INT_MAX) return invalid_value;
-  return launch(dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)), shape);
+// Slices of at most 32 vectors, so that a block has neighbours that read the same pixels; and strips as long as leave
+// every multiprocessor something to do.
+Strips strips_of(int64_t batch, int64_t height, int64_t width, int64_t channels, int count) {
+  constexpr int64_t many_blocks = 528;
+  constexpr int64_t shortest = 4, longest = 16;
+  Strips s{};
+  s.height = static_cast<int>(height);
+  s.width = static_cast<int>(width);
+  s.columns = batch * width;
+  s.slices = slices_of(channels, count, 32 * count);
+  s.tiles = ceil_div(s.columns, s.slices.rows);
+  const int64_t wanted = ceil_div(many_blocks, s.tiles * s.slices.count);
+  s.strip = static_cast<int>(std::clamp(ceil_div(height, wanted), shortest, longest));
+  s.strips = ceil_div(s.height, s.strip);
+  return s;
 }
 
 // job(T(), integral constants of the elements of a vector and of the factor).
@@ -174,12 +190,14 @@ Status upsample(Storage storage, const void* small, int64_t batch, int64_t heigh
   return choose(storage, is_aligned(small) && is_aligned(large), channels, factor, [&](auto type, auto count, auto by) {
     using T = decltype(type);
     const int vectors = static_cast<int>(channels / decltype(count)::value);
-    return run(batch * (height + 1), (width + 1) * vectors,
-               {static_cast<int>(height), static_cast<int>(width), vectors, 0},
-               [&](dim3 grid, dim3 block, const Shape& shape) {
-                 return PARTNAS_LAUNCH(upsample_cells<T, decltype(count)::value, decltype(by)::value>, grid, block, 0,
-                                       stream, static_cast<const T*>(small), static_cast<T*>(large), shape);
-               });
+    const int64_t across = (width + 1) * vectors;
+    const int64_t together = std::min<int64_t>(threads, ceil_div(across, warp_size) * warp_size);
+    const int64_t blocks = ceil_div(across, together), all = batch * (height + 1) * blocks;
+    if (all > INT_MAX) return invalid_value;
+    return PARTNAS_LAUNCH(upsample_cells<T, decltype(count)::value, decltype(by)::value>,
+                          dim3(static_cast<unsigned>(all)), dim3(static_cast<unsigned>(together)), 0, stream,
+                          static_cast<const T*>(small), static_cast<T*>(large),
+                          Cells{static_cast<int>(height), static_cast<int>(width), vectors, static_cast<int>(blocks)});
   });
 }
 
@@ -189,18 +207,17 @@ Status upsample_backward(Storage storage, const void* large, int64_t batch, int6
   if (!fits(batch, height, width, channels, factor)) return invalid_value;
   return choose(storage, is_aligned(small) && is_aligned(large), channels, factor, [&](auto type, auto count, auto by) {
     using T = decltype(type);
-    const int vectors = static_cast<int>(channels / decltype(count)::value);
-    return run(batch * ceil_div(height, strip), width * vectors,
-               {static_cast<int>(height), static_cast<int>(width), vectors, 0},
-               [&](dim3 grid, dim3 block, const Shape& shape) {
-                 return PARTNAS_LAUNCH(upsample_strips<T, decltype(count)::value, decltype(by)::value>, grid, block, 0,
-                                       stream, static_cast<const T*>(large), static_cast<T*>(small), shape);
-               });
+    const Strips strips = strips_of(batch, height, width, channels, decltype(count)::value);
+    const int64_t blocks = strips.tiles * strips.strips * strips.slices.count;
+    if (blocks > INT_MAX) return invalid_value;
+    return PARTNAS_LAUNCH(upsample_strips<T, decltype(count)::value, decltype(by)::value>,
+                          dim3(static_cast<unsigned>(blocks)), dim3(threads), 0, stream, static_cast<const T*>(large),
+                          static_cast<T*>(small), strips);
   });
 }
 
 Facts upsample_facts() {
-  return {{"upsample_cells<.*>", most_threads, 0, 32}, {"upsample_strips<.*>", most_threads, 0, 16}};
+  return {{"upsample_cells<.*>", threads, 0, 32}, {"upsample_strips<.*>", threads, 0, 16}};
 }
 
 }  // namespace partnas::cuda

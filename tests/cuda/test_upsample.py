@@ -8,7 +8,16 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
 EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 # (B, H, W, C)
-SHAPES = [(2, 7, 9, 3), (1, 1, 1, 1), (1, 3, 70, 16), (2, 5, 4, 18), (1, 9, 2, 33), (1, 8, 3, 128), (1, 1, 5, 8)]
+SHAPES = [
+    (2, 7, 9, 3),
+    (1, 1, 1, 1),
+    (1, 3, 70, 16),
+    (2, 5, 4, 18),
+    (1, 9, 2, 33),
+    (1, 8, 3, 128),
+    (1, 1, 5, 8),
+    (1, 2203, 1, 1),
+]
 
 
 @pytest.fixture(scope="module")
