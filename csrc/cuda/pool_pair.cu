@@ -127,6 +127,16 @@ __device__ __forceinline__ Line<T, V> reduced(const Taps<T, V>& taps, bool there
   return line;
 }
 
+// The pixels that moments are counted from, 0 for what is not finite: a map of maxima may be finite all the same.
+template <typename T, int V>
+__device__ __forceinline__ Pack<T, V> pivots_from(const T* pixel) {
+  float x[V];
+  Pack<T, V>::from(pixel).get(x);
+#pragma unroll
+  for (int j = 0; j < V; ++j) x[j] = fabsf(x[j]) < INFINITY ? x[j] : 0.0f;
+  return Pack<T, V>::of(x);
+}
+
 // Welford's update by one row, `inverse` being one over the number of rows with it.
 template <typename T, int V>
 __device__ __forceinline__ void add_one(Moments<V>& m, const Pack<T, V>& pivots, const Pack<T, V>& pack,
@@ -158,7 +168,7 @@ pool_kernel(const T* __restrict__ x, const Grid grid, int segments, T* __restric
     clear(of_avg);
     if (at.inside && at.row == 0) {
       const int64_t unit = segment / grid.strips * grid.span, image = unit / grid.output_width;
-      pivots[at.lane] = Pack<T, V>::from(x + image * grid.height * grid.pitch + channel);
+      pivots[at.lane] = pivots_from<T, V>(x + image * grid.height * grid.pitch + channel);
     }
     __syncthreads();
   }

@@ -194,11 +194,20 @@ def test_nan_and_infinity_as_pytorch(kernels, shape, storage, stride):
     for number, value in enumerate((np.nan, np.inf, -np.inf)):
         values[kind == number] = value
     values[..., 1] = -np.inf
+    # No window has only that one: the maxima are finite.
+    values[..., 2] = numbers(shape[:3])[1]
+    values[0, 0, 0, 2] = -np.inf
     x, exact = stored(values, storage)
     largest, average = pools(exact, stride)
-    found_largest, found_average, _ = pair(kernels, x, storage, stride)
+    found_largest, found_average, statistics = pair(kernels, x, storage, stride)
     np.testing.assert_array_equal(found_largest, largest)
     np.testing.assert_allclose(found_average, average, rtol=4 * EPSILON[storage], atol=4 * EPSILON[storage])
+    for pool, found in zip((found_largest, found_average), statistics, strict=True):
+        pixels = pool.reshape(-1, shape[3]).astype(np.float64)
+        finite = np.isfinite(pixels).all(0)
+        assert finite[2] == (pool is found_largest)
+        assert not np.isfinite(found[:, ~finite]).any()
+        assert_close(found[:, finite], np.array([pixels[:, finite].mean(0), pixels[:, finite].var(0)]), "float32")
     gradient, exact_gradient = stored(numbers(output_of(x, stride))[1].round().astype(np.float32), storage)
     found = backward(kernels, gradient, None, x, storage, stride)
     assert np.array_equal(found, gradient_of(exact, exact_gradient, None, stride))
