@@ -1,7 +1,12 @@
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
-from jobs import GENOTYPE, TINY
+from jobs import GENOTYPE, REPOSITORY, TINY
+from typer.testing import CliRunner
+
+from partnas.cli import app
 
 COMMANDS = ["demo", "search", "derive", "train", "evaluate", "predict", "flops", "bench", "data", "info", "report"]
 
@@ -81,3 +86,19 @@ def test_training_cells_needs_a_genotype(cli, tmp_path):
 
 def test_the_embedded_sample_is_whole(cli):
     assert json.loads(cli("data", "check", "--json").stdout)["problems"] == []
+
+
+@pytest.mark.parametrize(("device", "left_out"), [("cpu", set()), ("cuda", {"annotations", "loader"})])
+def test_all_benchmarks_are_those_that_the_device_has(monkeypatch, device, left_out):
+    chosen = []
+
+    def run(command):
+        chosen.append(Path(command[1]).stem.removeprefix("bench_"))
+        assert command[2:] == ["--device", device]
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    result = CliRunner().invoke(app, ["bench", "--device", device])
+    assert result.exit_code == 0
+    everything = {path.stem.removeprefix("bench_") for path in (REPOSITORY / "bench").glob("bench_*.py")}
+    assert set(chosen) == everything - left_out
