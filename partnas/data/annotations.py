@@ -17,6 +17,12 @@ from partnas.skeleton import Skeleton
 DEFAULT_FOCAL = 1500.0
 """Pixels, for a picture whose camera is not known."""
 
+FARTHEST = 1e6
+"""Millimetres or pixels beyond which a value is a mistake."""
+
+FLAGS = (0, 1, 2)
+"""What COCO says of a joint: not labelled, labelled and hidden, labelled and seen."""
+
 READERS = 16
 """Threads that look at image files: they wait for the disk, not for a core."""
 
@@ -40,6 +46,9 @@ def read_people(
     """
     columns = {"id": Whole(), "image_id": Whole(), "bbox": Numbers((4,)), **extra}
     people = Table.read(path, rows, "annotation", columns, skip_broken, **options)
+    for field in ("bbox", "keypoints_img", "keypoints_cam"):
+        require_near(people, field)
+    _require_flags(people)
     people.require_unique()
     people.join(images, "image_id", "image")
     return people
@@ -75,8 +84,35 @@ def read_file(path: Path, parts: Sequence[str], aliases: Mapping[str, str] | Non
     return lists["images"], lists["annotations"]
 
 
+def require_near(table: Table, field: str) -> None:
+    """Require that no number of a column, where it has it, is over ``FARTHEST``."""
+    if field not in table.columns:
+        return
+    values = table[field]
+    far = ((values > FARTHEST) | (values < -FARTHEST)).any(axis=tuple(range(1, values.ndim)))
+    table.require(~far, lambda index: f"{field} holds a value over {FARTHEST:g}; mend or remove it")
+
+
+def _require_flags(people: Table) -> None:
+    """Require of ``keypoints``, x, y and COCO's flag, that the flags are such and the labelled joints near."""
+    if "keypoints" not in people.columns:
+        return
+    flags = people["keypoints"][..., 2]
+    known = np.isin(flags, FLAGS)
+    people.require(
+        known.all(1),
+        lambda index: f"keypoints: flag {flags[index][~known[index]][0]:g} is none of 0, 1 and 2; mend or remove it",
+    )
+    joints, labelled = people["keypoints"][..., :2], people["keypoints"][..., 2] > 0
+    far = (np.abs(joints).max(2) > FARTHEST) & labelled
+    people.require(
+        ~far.any(1), lambda index: f"keypoints holds a labelled joint over {FARTHEST:g} pixels away; mend or remove it"
+    )
+
+
 def require_focal(images: Table, field: str) -> None:
-    """Require that the first two numbers of a column, the focal lengths, are positive."""
+    """Require that the first two numbers of a column, the focal lengths, are positive, and that none is too large."""
+    require_near(images, field)
     values = images[field]
     images.require(
         (values[:, :2] > 0).all(1),
@@ -85,11 +121,18 @@ def require_focal(images: Table, field: str) -> None:
 
 
 def require_front(people: Table, root: int) -> None:
-    """Require that each pelvis of ``keypoints_cam`` lies in front of its camera."""
+    """Require that each pelvis of ``keypoints_cam``, and every other joint that is visible, is in front of its camera."""
     depth = people["keypoints_cam"][:, root, 2]
     people.require(
         depth > 0,
         lambda index: f"keypoints_cam: the pelvis lies behind the camera (z = {depth[index]:g} mm); mend or remove it",
+    )
+    behind = (people["keypoints_cam"][..., 2] <= 0) & people["keypoints_vis"]
+    people.require(
+        ~behind.any(1),
+        lambda index: (
+            f"keypoints_cam: joint {behind[index].argmax()} is visible and behind the camera; mend or remove it"
+        ),
     )
 
 
@@ -197,8 +240,11 @@ def finished(frames: Frames, path: Path, skip_broken: bool) -> Frames:
 
 def readable(frames: Frames) -> Frames:
     """The people whose image file is there and not cut off; ``skipped`` gets one line for each other file."""
-    names, image_of = np.unique(frames.image_names, return_inverse=True)
-    faults = faults_of(lambda name: unreadable(frames.root / name.decode()), names.tolist(), frames.name, READERS)
+    stated = np.rec.fromarrays([frames.image_names, *frames.image_sizes.T])
+    images, image_of = np.unique(stated, return_inverse=True)
+    faults = faults_of(
+        lambda image: unreadable(frames.root / image[0].decode(), image[1:]), images.tolist(), frames.name, READERS
+    )
     broken = np.array([bool(fault) for fault in faults], bool)
     if not broken.any():
         return frames

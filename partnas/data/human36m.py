@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from partnas.data.annotations import (
+    FARTHEST,
     finished,
     frames_of,
     image_sizes,
@@ -41,9 +42,6 @@ SPLITS: dict[int, dict[str, tuple[int, ...]]] = {
 ON_DISK = 17
 MOMENT = ("action_idx", "subaction_idx", "frame_idx")
 """What names a pose."""
-
-FARTHEST = 1e6
-"""Millimetres or pixels beyond which a value is a mistake."""
 
 FILE_NAME = r"Human36M_subject(\d+)_(?:data|camera|joint_3d)\.json"
 LEFT_SHOULDER, RIGHT_SHOULDER = HUMAN36M.parts.index("L_Shoulder"), HUMAN36M.parts.index("R_Shoulder")

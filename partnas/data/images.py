@@ -1,7 +1,7 @@
 """Reading pictures, and turning them into network input."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +33,12 @@ JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 TAIL = 64
 """Bytes at the end of a JPEG in which its end marker mostly stands; some writers pad it, cameras append to it."""
+
+HEAD = 4096
+"""Bytes at the start of a JPEG in which its size mostly stands."""
+
+JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""The markers of JPEG's segments that tell its size."""
 
 TOGETHER = 256
 
@@ -75,10 +81,7 @@ def read_image(
         raise PartnasError(f"{path}: broken, or no image; replace the file")
     found = image.shape[1::-1]
     if size is not None and found != tuple(-(-side // at_once) for side in size):
-        shown = f"{found[0] * at_once}x{found[1] * at_once}{' or a little less' if at_once > 1 else ''}"
-        raise PartnasError(
-            f"{path}: is {shown}, its annotation says {size[0]}x{size[1]}; mend width and height, or copy the image again"
-        )
+        raise PartnasError(_other_size(path, [side * at_once for side in found], size, at_once > 1))
     return image if at_once == reduction else averaged(image, reduction)
 
 
@@ -91,20 +94,36 @@ def averaged(image: np.ndarray, reduction: int) -> np.ndarray:
     return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def unreadable(path: Path | str) -> str:
-    """What is wrong with an image file, as far as its first and last bytes tell; empty where nothing is."""
+def unreadable(path: Path | str, size: Sequence[int] | None = None) -> str:
+    """What is wrong with an image file, as far as it tells without being decoded; empty where nothing is.
+
+    A JPEG is looked at from both ends: its size, and whether it was cut off. Other files, which no large set has, are
+    decoded.
+
+    Args:
+        path: Of the file.
+        size: Width and height in pixels that it must have.
+    """
     try:
         with open(path, "rb") as file:
-            start = file.read(2)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - TAIL, 0))
-            is_whole = start != JPEG_START or JPEG_END in file.read()
-        is_whole = is_whole or not _is_cut_off(Path(path).read_bytes())
+            start = file.read(HEAD)
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(length - TAIL, 0))
+            end = file.read()
+        if start[:2] != JPEG_START:
+            read_image(path, size=size)
+            return ""
+        found = _jpeg_size(start) or _jpeg_size(Path(path).read_bytes())
+        is_whole = JPEG_END in end or not _is_cut_off(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         return _cannot_be_read(path, error)
-    if not size:
-        return f"{path}: empty; copy it again"
-    return "" if is_whole else f"{path}: truncated JPEG; copy it again"
+    except PartnasError as error:
+        return str(error)
+    if not is_whole:
+        return f"{path}: truncated JPEG; copy it again"
+    if found is None:
+        return f"{path}: broken, or no image; replace the file"
+    return "" if size is None or found == tuple(size) else _other_size(path, found, size)
 
 
 def faults_of(
@@ -126,13 +145,38 @@ def _is_cut_off(content: bytes) -> bool:
     """Whether a JPEG has no end marker after the first scan of its own, whatever a thumbnail or a trailer holds."""
     if content[:2] != JPEG_START or JPEG_END in content[-TAIL:]:
         return False
+    scan = next((place for place in _jpeg_segments(content) if content[place : place + 2] == JPEG_SCAN), None)
+    return scan is None or JPEG_END not in content[scan:]
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG in pixels; None where its header does not tell, or is not whole."""
+    for place in _jpeg_segments(content):
+        if content[place + 1] in JPEG_SIZES and place + 9 <= len(content):
+            height, width = (int.from_bytes(content[place + at : place + at + 2], "big") for at in (5, 7))
+            return width, height
+    return None
+
+
+def _jpeg_segments(content: bytes) -> Iterator[int]:
+    """Where each segment of a JPEG begins, up to the first scan."""
     place = len(JPEG_START)
-    while content[place : place + 2] != JPEG_SCAN:
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        if content[place + 1] == 0xFF:  # a marker may be padded
+            place += 1
+            continue
+        yield place
         length = int.from_bytes(content[place + 2 : place + 4], "big")
-        if content[place : place + 1] != b"\xff" or length < 2:
-            return True
+        if content[place : place + 2] == JPEG_SCAN or length < 2:
+            return
         place += 2 + length
-    return JPEG_END not in content[place:]
+
+
+def _other_size(path: Path | str, found: Sequence[int], size: Sequence[int], at_least: bool = False) -> str:
+    shown = f"{found[0]}x{found[1]}{' or a little less' if at_least else ''}"
+    return (
+        f"{path}: is {shown}, its annotation says {size[0]}x{size[1]}; mend width and height, or copy the image again"
+    )
 
 
 def _cannot_be_read(path: Path | str, error: OSError | ValueError) -> str:

@@ -15,6 +15,7 @@ from partnas.data.annotations import (
     require_boxes,
     require_focal,
     require_front,
+    require_near,
 )
 from partnas.data.frames import Frames
 from partnas.data.records import Numbers
@@ -43,6 +44,7 @@ def read_muco(root: Path | str, skip_broken: bool = False) -> Frames:
     image_rows, people_rows = read_file(path, MUCO.parts)
     images = read_images(path, image_rows, {"f": Numbers((2,)), "c": Numbers((2,))}, skip_broken)
     require_focal(images, "f")
+    require_near(images, "c")
     people = read_people(
         path,
         people_rows,

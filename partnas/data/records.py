@@ -132,7 +132,7 @@ class Column(Protocol):
 
 @dataclass(frozen=True)
 class Numbers:
-    """Finite numbers of one shape, nested or in one flat list."""
+    """Finite numbers of one shape, nested or in one flat list; of dtype bool 0, 1 or 2."""
 
     shape: tuple[int, ...] = ()
     dtype: type = np.float64
@@ -145,12 +145,14 @@ class Numbers:
         array = _tried(values)
         if array is None or array.dtype.kind not in "biuf" or array.shape not in (shape, (len(values), self._size())):
             return None
-        return self._cast(array).reshape(shape) if self._is_finite(array) else None
+        return self._cast(array).reshape(shape) if self._is_finite(array) and self._is_flag(array) else None
 
     def fault(self, value: Any) -> str:
         array = _tried([value])
         if array is not None and array.dtype.kind == "f" and not self._is_finite(array):
             return "holds a value that is not finite"
+        if array is not None and array.dtype.kind in "biuf" and not self._is_flag(array):
+            return "holds a flag that is none of 0, 1 and 2"
         shown = f"{repr(value)[:SHOWN]} " if len(self.shape) < 2 else ""
         return f"{shown}is not {' x '.join(map(str, self.shape))} numbers" if self.shape else f"{shown}is not a number"
 
@@ -159,6 +161,10 @@ class Numbers:
 
     def _is_finite(self, array: np.ndarray) -> bool:
         return bool(np.isfinite(array).all() and np.isfinite(self._cast(array)).all())
+
+    def _is_flag(self, array: np.ndarray) -> bool:
+        """Whether booleans can stand for it: COCO tells two kinds of labelled joints apart."""
+        return self.dtype is not np.bool_ or bool(np.isin(array, (0, 1, 2)).all())
 
     def _cast(self, array: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
@@ -179,6 +185,8 @@ class Whole:
         array = _tried(values)
         if array is None or array.ndim != 1 or array.dtype.kind not in "iu" or (array < self.least).any():
             return None if values else np.empty(0, np.int64)
+        if bool in map(type, values):  # NumPy makes numbers of them where numbers stand beside them
+            return None
         return None if (array > np.iinfo(np.int64).max).any() else array.astype(np.int64)
 
     def fault(self, value: Any) -> str:

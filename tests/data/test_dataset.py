@@ -124,6 +124,42 @@ def test_what_cameras_append_to_a_jpeg_is_no_fault(tmp_path):
         read_image(path)
 
 
+def png(image):
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8)
+PROGRESSIVE = cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 1])[1]
+PADDED = b"\xff\xd8" + b"\xff\xe1" + (60002).to_bytes(2, "big") + bytes(60000) + b"\xff" + jpeg(NOISE)[2:]
+UNUSABLE = {
+    "a web page": b"<html><body>404 Not Found</body></html>" * 20,
+    "zeros": bytes(5000),
+    "PNG cut off": png(NOISE)[:3000],
+    "PNG of another size": png(NOISE[:20]),
+    "JPEG of another size": jpeg(NOISE[:20]),
+    "JPEG without a size": b"\xff\xd8" + bytes(900) + b"\xff\xd9",
+    "JPEG cut off": jpeg(NOISE)[:2000],
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_cannot_be_read_is_seen_without_decoding_it(tmp_path, name):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(UNUSABLE[name])
+    with pytest.raises(PartnasError) as refused:
+        read_image(path, size=(80, 40))
+    assert unreadable(path, (80, 40)) == str(refused.value)
+
+
+@pytest.mark.parametrize("content", [jpeg(NOISE), PROGRESSIVE.tobytes(), PADDED, png(NOISE)])
+def test_what_can_be_read_is_not_refused(tmp_path, content):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    assert read_image(path, size=(80, 40)).shape == (40, 80, 3)
+    assert unreadable(path, (80, 40)) == ""
+
+
 def test_annotated_pixels_are_those_that_are_stored(tmp_path):
     path, content = tmp_path / "x.jpg", jpeg(np.zeros((40, 80, 3), np.uint8))
     orientation = b"II*\0" + (8).to_bytes(4, "little") + b"\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + bytes(4)

@@ -163,6 +163,52 @@ FAULTS = {
 }
 
 
+def joint(field, place, value):
+    def change(content):
+        person = next(p for p in content["annotations"] if field in p and p.get("num_keypoints", 1))
+        joints = np.array(person[field], float)
+        joints[..., place].flat[0] = value
+        person[field] = joints.tolist()
+
+    return change
+
+
+COCO_FORM, IN_SPACE = ("mpii", "coco"), ("muco", "mupots")
+OUT_OF_RANGE = {
+    "box": ((*COCO_FORM, *IN_SPACE), lambda c: first(c, bbox=[0, 0, 1e308, 5]), "bbox holds a value over 1e"),
+    "flag": (COCO_FORM, joint("keypoints", 2, 9), "keypoints: flag 9 is none of 0, 1 and 2"),
+    "visibility": (IN_SPACE, joint("keypoints_vis", slice(None), 5), "keypoints_vis holds a flag that is none of"),
+    "pixels": (IN_SPACE, joint("keypoints_img", 0, 1e9), "keypoints_img holds a value over 1e"),
+    "millimetres": (IN_SPACE, joint("keypoints_cam", 0, -1e9), "keypoints_cam holds a value over 1e"),
+    "behind": (IN_SPACE, joint("keypoints_cam", 2, -5), "keypoints_cam: joint 0 is visible and behind the camera"),
+    "centre": (("muco",), lambda c: c["images"][0].update(c=[1e12, 3]), "image .*: c holds a value over 1e"),
+    "calibration": (
+        ("mupots",), lambda c: c["images"][0].update(intrinsic=[1e12, 1, 1, 1]), "image .*: intrinsic holds a value over"
+    ),
+    "id of true": (COCO_FORM, lambda c: c["annotations"][-1].update(id=True), "annotation True: id 'True' is not a whole"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "fault"), [(name, fault) for fault, row in OUT_OF_RANGE.items() for name in row[0]])
+def test_a_value_out_of_range_is_one_line_or_left_out(tmp_path, name, fault, error_line):
+    write, read, file, *_ = SETS[name]
+    _, change, line = OUT_OF_RANGE[fault]
+    write(tmp_path, change=change)
+    error_line(f"{tmp_path}/{file}: .*{line}", lambda: read(tmp_path))
+    assert any(re.search(line, skipped) for skipped in read(tmp_path, skip_broken=True).skipped)
+
+
+def test_a_labelled_joint_far_outside_and_one_that_is_not_labelled(tmp_path, error_line):
+    write_coco(tmp_path, change=joint("keypoints", 0, 1e7))
+    error_line("keypoints holds a labelled joint over 1e", lambda: read_coco(tmp_path))
+
+    def hidden(content):
+        joint("keypoints", 0, 1e7)(content)
+        joint("keypoints", 2, 0)(content)
+
+    assert len(read_coco(write_coco(tmp_path / "hidden", change=hidden)))
+
+
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_entry_is_one_line_or_left_out(tmp_path, name, fault, caplog, error_line):
