@@ -28,15 +28,23 @@ OPERATORS = ("norm_sum", "depthwise_bank", "pool_pair", "soft_argmax_3d", "chann
 BACKENDS = ("native", "triton")
 LARGE = "2_to_the_31"
 """What the tests are called that need most of the memory, and so run alone."""
+LEFT_OUT = ("not there", "no time left")
+"""How the status begins of what could not be done here, through no fault of what is checked."""
 
 
 @dataclass
 class Process:
-    """One command of an item. ``log``: name of the file that takes what it prints."""
+    """One command of an item.
+
+    Attributes:
+        log: Name of the file that takes what it prints.
+        writes: A file that it leaves if it has measured anything.
+    """
 
     log: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+    writes: Path | None = None
     status: str = "not started"
     seconds: float = 0.0
 
@@ -48,7 +56,6 @@ class Item:
     Attributes:
         box: Seconds that it may take.
         processes: What it runs, ``together`` of them at a time.
-        stops: The check ends where this fails.
     """
 
     name: str
@@ -57,6 +64,14 @@ class Item:
     together: int = 1
     status: str = "not reached"
     seconds: float = 0.0
+
+    @property
+    def statuses(self) -> list[str]:
+        return [process.status for process in self.processes] if self.seconds else [self.status]
+
+    @property
+    def did_no_wrong(self) -> bool:
+        return all(status in ("ok", "no such tests") or status.startswith(LEFT_OUT) for status in self.statuses)
 
 
 class Cut(Exception):
@@ -87,7 +102,15 @@ class Check:
             self.facts["cut"] = f"after {time.monotonic() - self.began:.0f} s"
         finally:
             self.write()
-        return all(item.status == "ok" for item in self.items)
+        return "cut" not in self.facts and all(item.did_no_wrong for item in self.items)
+
+    def left_out(self) -> list[str]:
+        """What did no wrong because it was not done, and why."""
+        told = []
+        for item in self.items:
+            reasons = {status for status in item.statuses if status.startswith(LEFT_OUT)}
+            told += [f"{item.name}: {reason}" for reason in sorted(reasons)]
+        return told
 
     def planned(self) -> Iterator[Item]:
         yield Item("info", 60, [self.python("info", "-c", INFO)])
@@ -95,7 +118,7 @@ class Check:
             "build",
             240,
             [
-                self.python("build", __file__, "--build", **build_environment()),
+                self.python("build", __file__, "--build", "--device", self.options.device, **build_environment()),
                 self.python("backends", "-c", BACKENDS_SERVING),
             ],
         )
@@ -112,6 +135,8 @@ class Check:
         yield Item("search_step, batch 16", 60, [
             self.bench("search_step", "--no-compile", "--graph", "--rounds", "7", "--batch", "16", label="_16"),
         ])  # fmt: skip
+        # The kernels of torch.compile for one operator before whole networks: the others' come last.
+        yield self.compiled("depthwise_bank")
         yield Item("inference", 45, [self.bench("inference", "--no-compile", "--graph", "--rounds", "7")])
         yield Item(
             "train_step", 45, [self.bench("train_step", "--no-compile", "--graph", "--batch", "16", "--rounds", "7")]
@@ -121,10 +146,13 @@ class Check:
             yield Item(f"mixed_op compiled, {kind}", 120, [
                 self.bench("mixed_op", "--compile", "--rounds", "7", *only, label=f"_compiled_{kind}"),
             ])  # fmt: skip
-        for operator in OPERATORS:
-            yield Item(f"{operator} compiled", 60, [
-                self.bench(operator, "--compile", "--rounds", "7", "--only", "forward + backward", label="_compiled"),
-            ])  # fmt: skip
+        yield from (self.compiled(operator) for operator in OPERATORS if operator != "depthwise_bank")
+
+    def compiled(self, operator: str) -> Item:
+        # A shuffle's cases have no backward of their own.
+        only = () if operator == "channel_shuffle" else ("--only", "forward + backward")
+        process = self.bench(operator, "--compile", "--rounds", "7", *only, label="_compiled")
+        return Item(f"{operator} compiled", 60, [process])
 
     def python(self, log: str, *arguments: str, **environment: str) -> Process:
         return Process(log, [sys.executable, *arguments], environment)
@@ -132,9 +160,8 @@ class Check:
     def bench(self, name: str, *arguments: str, label: str = "") -> Process:
         rows = self.logs / f"bench_{name}{label}.csv"
         script = str(ROOT / "bench" / f"bench_{name}.py")
-        return self.python(
-            f"bench_{name}{label}", script, "--device", self.options.device, "--csv", str(rows), *arguments
-        )
+        command = [sys.executable, script, "--device", self.options.device, "--csv", str(rows), *arguments]
+        return Process(f"bench_{name}{label}", command, writes=rows)
 
     def tests(
         self, log: str, expression: str, *files: str, prefix: tuple[str, ...] = (), **environment: str
@@ -196,15 +223,21 @@ class Check:
                     if handle.poll() is not None:
                         del running[log]
                         process.status = outcome(handle.returncode)
+                        if process.status == "ok" and process.writes and not process.writes.exists():
+                            process.status = "ran no case"
                 item.seconds = time.monotonic() - began
                 if time.monotonic() - told > 10:
                     told = time.monotonic()
                     self.write()
                 time.sleep(0.05)
         finally:
+            of_the_whole = box < item.box and time.monotonic() >= end
             for process, handle, _ in running.values():
-                process.status = f"cut after {process.seconds:.0f} s"
+                process.status = f"{'no time left, ' if of_the_whole else ''}cut after {process.seconds:.0f} s"
                 stop(handle)
+            if of_the_whole:
+                for process in waiting:
+                    process.status = "no time left"
             item.seconds = time.monotonic() - began
             item.status = overall([process.status for process in item.processes])
         print(f"gpu_check: {item.name}: {item.status}, {item.seconds:.0f} s", flush=True)
@@ -237,7 +270,8 @@ class Check:
             entry: dict[str, Any] = {"name": item.name, "status": item.status, "seconds": round(item.seconds, 1)}
             entry["processes"] = [self.process_record(process) for process in item.processes]
             items.append(entry)
-        return {"seconds": round(time.monotonic() - self.began, 1), **self.facts, "items": items}
+        seconds = round(time.monotonic() - self.began, 1)
+        return {"seconds": seconds, **self.facts, "left_out": self.left_out(), "items": items}
 
     def process_record(self, process: Process) -> dict[str, Any]:
         found: dict[str, Any] = {"log": process.log, "status": process.status, "seconds": round(process.seconds, 1)}
@@ -311,7 +345,20 @@ def wanted(name: str, options: argparse.Namespace) -> bool:
     return chosen and not any(part in name for part in options.skip)
 
 
-def build() -> int:
+def build(device: str) -> int:
+    """Install, and say which library was not built and why. The exit status is not 0 where the device needs it."""
+    code = install()
+    is_whole = True
+    for name in ("_native", "_native_cuda"):
+        for line in lines(ROOT / "partnas" / f"{name}_note.txt"):
+            print(f"gpu_check: {line}", flush=True)
+        if not (ROOT / "partnas" / f"{name}.abi3.so").exists() and (name == "_native" or device == "cuda"):
+            is_whole = False
+            print(f"gpu_check: partnas/{name}.abi3.so was not built", flush=True)
+    return code or int(not is_whole)
+
+
+def install() -> int:
     """Install the source folder where it lies, with the CUDA operators; nothing is downloaded. Where pip cannot, build
     them in place, and put the kernels where an installed package has them."""
     pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "-v", "-e", str(ROOT)]
@@ -408,6 +455,7 @@ def markdown(record: dict[str, Any]) -> str:
     found = ["# gpu_check", "", *[f"- {fact}" for fact in facts], f"- {record['seconds']:.0f} s of {record['limit']} s"]
     absent = {name: why for name, why in record.get("backends", {}).items() if why != "there"}
     found += [f"- not there: {name}: {why}" for name, why in absent.items()]
+    found += [f"- left out: {reason}" for reason in record["left_out"]]
     if record.get("cut"):
         found.append(f"- cut short {record['cut']}")
     found += ["", "| item | status | seconds | tests |", "| --- | --- | --- | --- |"]
@@ -482,10 +530,12 @@ def main() -> None:
     parser.add_argument("--build", action="store_true", help="build, and nothing else")
     options = parser.parse_args()
     if options.build:
-        sys.exit(build())
+        sys.exit(build(options.device))
     signal.signal(signal.SIGTERM, told_to_end)
     check = Check(options)
     went_well = check.run()
+    for reason in check.left_out():
+        print(f"gpu_check: left out: {reason}")
     print(f"gpu_check: {check.out / 'gpu_check.md'}, {time.monotonic() - check.began:.0f} s")
     sys.exit(0 if went_well else 1)
 
