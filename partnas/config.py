@@ -156,6 +156,11 @@ class TrainConfig(JobConfig):
     )
     part_order: list[int] | None = pydantic.Field(None, description="order of the heatmaps (the paper's shuffle)")
     intermediate_supervision: bool = False
+    pretrained: str | None = pydantic.Field(
+        None,
+        description="safetensors file of a ResNet's weights, named as torchvision and timm name them, from which the "
+        "backbone of kinds resnet50 and rootnet starts",
+    )
     root_net: RootNetConfig = pydantic.Field(
         RootNetConfig(), description="of kind rootnet, which takes from network its input_size"
     )

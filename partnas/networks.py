@@ -13,6 +13,7 @@ from partnas.run import load_checkpoint, load_weights
 from partnas.space import SearchSpace
 
 KINDS = ("supernet", "backbone_supernet", "partnet", "resnet50", "deconv", "rootnet")
+WITH_RESNET = ("resnet50", "rootnet")
 SUPERNETS = {"supernet": Supernet, "backbone_supernet": BackboneSupernet}
 ROOT_FIELDS = ("input_size", "width", "blocks", "channels")
 

@@ -16,8 +16,9 @@ from partnas.graph import set_learning_rate
 from partnas.inference import mpjpe_of, mrpe_of
 from partnas.loop import Batches, Job, batches_per_epoch, learning_rate_at, run_job
 from partnas.loss import pose_loss, root_loss
-from partnas.networks import build
+from partnas.networks import WITH_RESNET, build
 from partnas.nn.synchronise import synchronise
+from partnas.pretrained import load_pretrained
 from partnas.run import Run, write_text
 
 
@@ -53,13 +54,35 @@ def network_spec(config: TrainConfig, genotype: Genotype | None) -> dict[str, An
     return spec
 
 
+def require_backbone(config: TrainConfig) -> None:
+    """See that pretrained weights are given to none but networks with a ResNet.
+
+    Raises:
+        PartnasError: They are given to another.
+    """
+    if config.pretrained is not None and config.kind not in WITH_RESNET:
+        raise PartnasError(
+            f"pretrained: holds a ResNet's weights, and a {config.kind} has no ResNet; leave it out, or take kind "
+            f"{' or '.join(WITH_RESNET)}"
+        )
+
+
 class Training(Job):
+    """Training of a pose network.
+
+    Args:
+        pretrained: A file of weights that the backbone starts from, see :func:`partnas.pretrained.load_pretrained`.
+    """
+
     title = "train"
 
-    def __init__(self, config: TrainConfig, genotype: Genotype | None, world: World):
+    def __init__(self, config: TrainConfig, genotype: Genotype | None, world: World, pretrained: str | None = None):
         self.config, self.world = config, world
         torch.manual_seed(config.seed)
-        self.network = build(network_spec(config, genotype)).to(world.device)
+        self.network = build(network_spec(config, genotype))
+        if pretrained is not None:
+            load_pretrained(self.network.backbone, pretrained)
+        self.network.to(world.device)
         synchronise(self.network, world.size)
         self.train_set, self.monitor_set = self.sets()
         whole = batches_per_epoch(self.train_set, config.batch_size)
@@ -134,16 +157,17 @@ def train(config: TrainConfig, out: Path, resume: bool = False, progress: bool =
     """Train a network and write the run folder ``out``.
 
     Raises:
-        PartnasError: Bad settings or data, or a loss that is no longer finite.
+        PartnasError: Bad settings, data or pretrained weights, or a loss that is no longer finite.
         partnas.errors.Stopped: Ctrl-C; the state is saved.
     """
+    require_backbone(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     genotype = load_genotype(config.genotype) if config.genotype else None
     kind = RootTraining if config.kind == "rootnet" else Training
     world = join(config.device)
     run = Run(out, "train", resume, world.is_main)
-    job = kind(config, genotype, world)
+    job = kind(config, genotype, world, None if resume else config.pretrained)
     run_job(job, run, config, world, resume, progress)
     if genotype is not None and world.is_main:
         write_text(run.path / "genotype.json", genotype.to_json())

@@ -7,6 +7,12 @@ from torch import nn
 
 EXPANSION = 4
 STRIDE = 32
+PUBLIC_STEM = {"0": "conv1", "1": "bn1"}
+PUBLIC_BLOCK = {
+    "body.0": "conv1", "body.1": "bn1", "body.3": "conv2", "body.4": "bn2", "body.6": "conv3", "body.7": "bn3",
+    "shortcut.0": "downsample.0", "shortcut.1": "downsample.1",
+}  # fmt: skip
+"""What torchvision and timm call the layers of a network and of a bottleneck."""
 
 
 class Bottleneck(nn.Module):
@@ -56,7 +62,18 @@ class ResNet(nn.Sequential):
                 layers.append(Bottleneck(channels, width * 2**stage, 2 if stage and not block else 1))
                 channels = EXPANSION * width * 2**stage
         super().__init__(*layers)
+        self.blocks = tuple(blocks)
         self.output_channels = channels
+
+    def public_names(self) -> dict[str, str]:
+        """What torchvision and timm call each tensor of the state dict; the counters of batches are left out."""
+        layers, place = dict(PUBLIC_STEM), 4
+        for stage, count in enumerate(self.blocks, start=1):
+            for block in range(count):
+                layers |= {f"{place}.{own}": f"layer{stage}.{block}.{name}" for own, name in PUBLIC_BLOCK.items()}
+                place += 1
+        split = ((name, *name.rsplit(".", 1)) for name in self.state_dict())
+        return {name: f"{layers[layer]}.{tensor}" for name, layer, tensor in split if tensor != "num_batches_tracked"}
 
 
 class ResNet50(ResNet):
