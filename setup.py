@@ -68,14 +68,17 @@ class BuildFailure(Exception):
 
 
 def run(command):
+    """What a command prints."""
     try:
-        finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise BuildFailure(f"{command[0]} does not run ({error.strerror})") from None
     if finished.returncode:
         sys.stderr.write(f"{' '.join(command)}\n{finished.stderr}")
-        lines = [line for line in finished.stderr.splitlines() if "error" in line.lower()] or ["no message"]
-        raise BuildFailure(f"{command[0]} failed: {lines[0].strip()}")
+        told = [line.strip() for line in finished.stderr.splitlines() if line.strip()] or ["no message"]
+        wrong = [line for line in told if re.search("error|fatal", line, re.IGNORECASE)] or told[-1:]
+        raise BuildFailure(f"{command[0]} failed: {wrong[0]}")
+    return finished.stdout
 
 
 def compiler():
@@ -167,8 +170,7 @@ def cuda_compiler():
         missing = "nvcc was not found (put it on PATH or set CUDA_HOME)"
         raise BuildFailure(missing) if wish == "1" else NotAsked(missing)
     if torch.version.cuda is not None:
-        told = subprocess.run([nvcc, "--version"], capture_output=True, text=True)
-        release = re.search(r"release (\d+)\.(\d+)", told.stdout)
+        release = re.search(r"release (\d+)\.(\d+)", run([nvcc, "--version"]))
         if release is None:
             raise BuildFailure(f"{nvcc} --version names no release")
         if release[1] != torch.version.cuda.split(".")[0]:
@@ -183,7 +185,7 @@ def cuda_architectures(nvcc):
     """``['7.5', ..., '10.0+PTX']``: those of ``TORCH_CUDA_ARCH_LIST``, or the default ones that this nvcc knows."""
     asked = re.split(r"[;,\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip("; ,"))
     if asked == [""]:
-        known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True).stdout.split()
+        known = run([nvcc, "--list-gpu-arch"]).split()
         asked = [name for name in CUDA_ARCHITECTURES if f"compute_{name.replace('.', '')}" in known]
         if not asked:
             raise BuildFailure(f"{nvcc} knows none of the architectures {', '.join(CUDA_ARCHITECTURES)}")

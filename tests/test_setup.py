@@ -90,6 +90,32 @@ def test_architectures(build, nvcc, monkeypatch):
         build.cuda_architectures(nvcc)
 
 
+def test_a_file_that_is_no_nvcc_is_one_line(build, nvcc, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    Path(nvcc).write_bytes(b"\xff\x00\x01")
+    for ask in (build.cuda_compiler, lambda: build.cuda_architectures(nvcc)):
+        with pytest.raises(build.BuildFailure, match="nvcc does not run") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("a.cu(1): warning: w\na.cu(3): error: no\nlast", "a.cu(3): error: no"),
+        ("nvcc fatal   : Unsupported gpu architecture 'compute_70'\nlast", "nvcc fatal   : Unsupported gpu"),
+        ("first\n  killed\n\n", "killed"),
+        ("", "no message"),
+    ],
+)
+def test_a_failure_says_what_the_compiler_said(build, tmp_path, told, said):
+    (tmp_path / "told").write_text(told)
+    with pytest.raises(build.BuildFailure) as caught:
+        build.run(["sh", "-c", f"cat {tmp_path}/told >&2; exit 1"])
+    assert str(caught.value).startswith(f"sh failed: {said}")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("cuda", "note"), [("13.0", "no"), ("12.8", "of the same major version"), (None, "no CUDA")])
 def test_the_installation_goes_on_and_a_note_says_why_there_is_no_library(
     build, nvcc, monkeypatch, tmp_path, capsys, cuda, note
