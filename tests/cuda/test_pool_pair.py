@@ -96,7 +96,7 @@ def output_of(x, stride):
     return batch, -(-height // stride), -(-width // stride), channels
 
 
-def pair(kernels, x, storage, stride):
+def pair(kernels, x, storage, stride, orders=None):
     shape, channels = shape_of(x, stride), x.shape[3]
     floats = kernels.ask("pool_pair_scratch", storage, shape)
     largest, average, statistics = kernels.run(
@@ -108,19 +108,22 @@ def pair(kernels, x, storage, stride):
         Output(output_of(x, stride), storage),
         Output(output_of(x, stride), storage),
         Output((2, 2, channels), "float32"),
+        orders=orders,
     )
     return from_storage(largest, storage), from_storage(average, storage), statistics
 
 
-def alone(kernels, x, storage, takes_max, stride):
-    (found,) = kernels.run("pool", storage, shape_of(x, stride), takes_max, x, Output(output_of(x, stride), storage))
+def alone(kernels, x, storage, takes_max, stride, orders=None):
+    output = Output(output_of(x, stride), storage)
+    (found,) = kernels.run("pool", storage, shape_of(x, stride), takes_max, x, output, orders=orders)
     return from_storage(found, storage)
 
 
-def backward(kernels, max_gradient, avg_gradient, x, storage, stride, shape=None):
+def backward(kernels, max_gradient, avg_gradient, x, storage, stride, shape=None, orders=None):
     shape = x.shape if x is not None else shape
     whole = [shape[0], shape[3], shape[1], shape[2], stride]
-    (found,) = kernels.run("pool_pair_backward", storage, whole, max_gradient, avg_gradient, x, Output(shape, storage))
+    output = Output(shape, storage)
+    (found,) = kernels.run("pool_pair_backward", storage, whole, max_gradient, avg_gradient, x, output, orders=orders)
     return from_storage(found, storage)
 
 
@@ -131,25 +134,25 @@ def assert_close(found, exact, storage, scale=0.0, factor=4):
     assert error <= factor * EPSILON[storage] * size, f"error {error:.3g} of numbers up to {size:.3g}"
 
 
-def check(kernels, shape, storage, stride):
+def check(kernels, shape, storage, stride, orders=None):
     x, exact = numbers(shape, storage)
     largest, average = pools(exact, stride)
-    found_largest, found_average, statistics = pair(kernels, x, storage, stride)
+    found_largest, found_average, statistics = pair(kernels, x, storage, stride, orders)
     assert np.array_equal(found_largest, largest)
     assert_close(found_average, average, storage, scale=np.abs(exact).max())
     maps = [m.reshape(-1, shape[3]).astype(np.float64) for m in (found_largest, found_average)]
     assert_close(statistics, np.array([[m.mean(0), m.var(0)] for m in maps]), "float32")
     for takes_max, paired in ((True, found_largest), (False, found_average)):
-        assert np.array_equal(alone(kernels, x, storage, takes_max, stride), paired)
+        assert np.array_equal(alone(kernels, x, storage, takes_max, stride, orders), paired)
 
     max_gradient, exact_max = numbers(output_of(x, stride), storage, 1)
     avg_gradient, exact_avg = numbers(output_of(x, stride), storage, 2)
     scale = np.abs(exact_max).max() + np.abs(exact_avg).max()
-    found = backward(kernels, max_gradient, avg_gradient, x, storage, stride)
+    found = backward(kernels, max_gradient, avg_gradient, x, storage, stride, orders=orders)
     assert_close(found, gradient_of(exact, exact_max, exact_avg, stride), storage, scale=scale)
-    found = backward(kernels, max_gradient, None, x, storage, stride)
+    found = backward(kernels, max_gradient, None, x, storage, stride, orders=orders)
     assert_close(found, gradient_of(exact, exact_max, None, stride), storage, scale=scale)
-    found = backward(kernels, None, avg_gradient, None, storage, stride, shape)
+    found = backward(kernels, None, avg_gradient, None, storage, stride, shape, orders)
     assert_close(found, gradient_of(exact, None, exact_avg, stride), storage, scale=scale)
 
 
@@ -171,6 +174,12 @@ def test_halves(kernels, shape, storage, stride):
 @pytest.mark.parametrize("height", [33, 66, 71])
 def test_several_strips(kernels, height, stride):
     check(kernels, (1, height, 3, 8), "float32", stride)
+
+
+# So many slices of the channels that a few long strips give every multiprocessor enough to do.
+@pytest.mark.parametrize(("shape", "stride"), [((1, 71, 1, 4225), 1), ((1, 71, 1, 4225), 2), ((1, 140, 2, 2113), 2)])
+def test_long_strips_of_many_channels(kernels, shape, stride):
+    check(kernels, shape, "float32", stride, orders=1)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

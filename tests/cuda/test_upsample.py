@@ -60,16 +60,39 @@ def test_forward(kernels, storage, factor):
         assert close(found, expected, storage, np.einsum("yi,xj,bijc->byxc", rows, columns, np.abs(values)))
 
 
+def check_backward(kernels, shape, storage, factor, orders=None):
+    batch, height, width, channels = shape
+    g, values = stored((batch, factor * height, factor * width, channels), storage)
+    output = Output(shape, storage)
+    (found,) = kernels.run(
+        "upsample_backward", storage, g, batch, height, width, channels, factor, output, orders=orders
+    )
+    rows, columns = matrix(height, factor), matrix(width, factor)
+    expected = np.einsum("yi,xj,byxc->bijc", rows, columns, values, optimize=True)
+    reach = np.einsum("yi,xj,byxc->bijc", rows, columns, np.abs(values), optimize=True)
+    assert close(found, expected, storage, reach)
+
+
 @pytest.mark.parametrize("factor", [2, 4])
 @pytest.mark.parametrize("storage", EPSILON)
 def test_backward(kernels, storage, factor):
-    for batch, height, width, channels in SHAPES:
-        g, values = stored((batch, factor * height, factor * width, channels), storage)
-        output = Output((batch, height, width, channels), storage)
-        (found,) = kernels.run("upsample_backward", storage, g, batch, height, width, channels, factor, output)
-        rows, columns = matrix(height, factor), matrix(width, factor)
-        expected = np.einsum("yi,xj,byxc->bijc", rows, columns, values)
-        assert close(found, expected, storage, np.einsum("yi,xj,byxc->bijc", rows, columns, np.abs(values)))
+    for shape in SHAPES:
+        check_backward(kernels, shape, storage, factor)
+
+
+# Several slices of the channels, in strips of the shortest length, of the longest and of one between.
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize(
+    ("shape", "storage"),
+    [
+        ((2, 5, 7, 264), "float32"),
+        ((1, 4, 3, 1056), "bfloat16"),
+        ((1, 33, 1, 4225), "float32"),
+        ((1, 70, 1, 4225), "float16"),
+    ],
+)
+def test_backward_of_many_channels(kernels, shape, storage, factor):
+    check_backward(kernels, shape, storage, factor, orders=1)
 
 
 def test_a_constant_stays_one(kernels):
