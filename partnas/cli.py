@@ -426,6 +426,7 @@ def experiment(
     seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1 and so on.")] = 3,
     row: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be repeated.")] = None,
     data: Data = None,
+    skip_broken: SkipBroken = False,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="JOB.NAME=VALUE", help="For every row, such as train.epochs=2."),
@@ -442,11 +443,13 @@ def experiment(
     from partnas.experiments import Plan, run_experiment
 
     settings = parse_settings(setting or [])
-    if data is not None:
-        trained = data_settings(data)
-        searched = trained | {"sets": [chosen for chosen in trained["sets"] if chosen["name"] == "human36m"]}
-        if trained["sets"] and not searched["sets"]:
-            raise PartnasError("--data: an experiment searches on Human3.6M; name it too, as human36m=DIR")
+    trained = data_settings(data, skip_broken)
+    if trained:
+        searched = dict(trained)
+        if trained.get("sets"):
+            searched["sets"] = [chosen for chosen in trained["sets"] if chosen["name"] == "human36m"]
+            if not searched["sets"]:
+                raise PartnasError("--data: an experiment searches on Human3.6M; name it too, as human36m=DIR")
         settings = merge({"search": {"data": searched}, "train": {"data": trained}}, settings)
     plan = Plan(name, out, preset, settings, given(threads=threads, device=device))
     for path in run_experiment(plan, seeds, row or [], not quiet):
@@ -492,8 +495,13 @@ def check(
     """Read every annotation and image and list what is missing, broken or out of range; exits 1 where anything is."""
     from partnas.data import check as run_check
     from partnas.data import embedded_root
+    from partnas.mupots import check_annotations
 
     report = run_check(root or embedded_root())
+    try:
+        report.problems += check_annotations(root or embedded_root())
+    except PartnasError as error:
+        report.parts.append(f"annot.mat: not read; {error}")
     lines = [*report.parts, *(report.problems or ["no problems found"])]
     typer.echo(json.dumps(asdict(report), indent=1) if as_json else "\n".join(lines))
     if report.problems:

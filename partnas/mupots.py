@@ -92,12 +92,12 @@ def evaluate_mupots(
     people = annotated if roots is None else read_mupots(root, roots, skip_broken)
     require_root_depths(people, str(roots))
     images = image_keys(root, skip_broken)
-    truth, truth_file = true_people(root, annotated, images)
+    truth, truth_file = true_people(root, annotated)
     dataset = PoseDataset(people.mapped_to(skeleton), space.input_size, space.heatmap_size, space.depth)
     title = "evaluate" if progress else None
     camera = predict_set(for_inference(network), dataset, batch_size, world.device, flip_test, workers, title)
     predicted = predicted_people(camera, people, skeleton)
-    write_results(out, predicted, images.tolist())
+    write_results(out, predicted, np.union1d(images, truth.frames).tolist())
     result = {
         "data": root.resolve().name,
         "roots": "annotation" if roots is None else roots.name,
@@ -129,7 +129,7 @@ def score(results: Path, root: Path, out: Path | None = None, skip_broken: bool 
     if out is not None:
         require_writable(out)
     annotated = read_mupots(root, skip_broken=skip_broken)
-    truth, truth_file = true_people(root, annotated, image_keys(root, skip_broken))
+    truth, truth_file = true_people(root, annotated)
     predicted = read_results(results)
     strangers = predicted.frames[~np.isin(predicted.sequences(), truth.sequences())]
     if len(strangers):
@@ -182,11 +182,11 @@ def predicted_people(camera: np.ndarray, source: Frames, skeleton: Skeleton) -> 
     return People(frame_keys(source), image, camera)
 
 
-def true_people(root: Path, annotated: Frames, images: np.ndarray) -> tuple[People, str]:
+def true_people(root: Path, annotated: Frames) -> tuple[People, str]:
     """Whom to compare with, and the name of the file that they are from.
 
-    The evaluator's own ``annot.mat`` files where the set's folder holds them, of the ``images`` that the set has; else
-    ``annotated`` itself.
+    The evaluator's own ``annot.mat`` files where the set's folder holds them, all their people: as there, those of an
+    image that ``MuPoTS-3D.json`` lacks are missed. Else ``annotated`` itself.
 
     Raises:
         PartnasError: Some sequences have an ``annot.mat`` and others not, or one is broken.
@@ -194,9 +194,24 @@ def true_people(root: Path, annotated: Frames, images: np.ndarray) -> tuple[Peop
     folder = root / FOLDER
     if not has_annotations(folder):
         return People(frame_keys(annotated), annotated.joints_image, annotated.joints_camera), "MuPoTS-3D.json"
-    people = read_annotations(folder, np.unique(annotated.action).tolist())
-    chosen = np.isin(people.frames, images)
-    return People(people.frames[chosen], people.image[chosen], people.camera[chosen]), "annot.mat"
+    return read_annotations(folder, np.unique(annotated.action).tolist()), "annot.mat"
+
+
+def check_annotations(root: Path) -> list[str]:
+    """What is wrong with the ``annot.mat`` files of a MuPoTS-3D below ``root``; nothing where there are none.
+
+    Raises:
+        PartnasError: There are some, and scipy is missing.
+    """
+    folder = own_folder(root, "mupots") / FOLDER
+    if not has_annotations(folder):
+        return []
+    scipy_io()
+    try:
+        read_annotations(folder, [path.name for path in sorted(folder.glob("TS*")) if path.is_dir()])
+    except PartnasError as error:
+        return [str(error)]
+    return []
 
 
 def table(result: dict[str, Any]) -> str:

@@ -78,6 +78,32 @@ def test_the_evaluators_own_annotations_win(perfect, data, run, tmp_path):
     assert result["absolute"]["all"]["pck"] == 0  # the pelvis is 300 mm off
 
 
+def test_people_of_an_image_that_the_json_file_lacks_are_missed(perfect, run, tmp_path):
+    root = write_mupots(tmp_path / "MuPoTS")
+    write_annotations(root, scale=1)
+    path = root / "data" / "MuPoTS-3D.json"
+    content = json.loads(path.read_text())
+    gone = content["images"].pop()
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != gone["id"]]
+    path.write_text(json.dumps(content))
+    result = mupots.evaluate_mupots(run, root, tmp_path / "out", progress=False)
+    assert result["people"] == sum(PEOPLE.values()) > result["matched_people"]
+    assert result["relative"]["all"]["pck_per_sequence"]["TS2"] < 100
+    assert scipy.io.loadmat(tmp_path / "out" / FILE_3D)["TS2_img_000001"].size == 0
+
+
+def test_a_broken_annotation_file_is_found_by_the_check(cli, tmp_path):
+    root = write_mupots(tmp_path / "MuPoTS")
+    write_annotations(root, scale=1)
+    for named in (root, tmp_path):
+        assert "no problems found" in cli("data", "check", named).stdout
+    broken = root / "data" / "MultiPersonTestSet" / "TS2" / "annot.mat"
+    broken.write_bytes(b"junk")
+    for named in (root, tmp_path):
+        lines = cli("data", "check", named, code=1).stdout.splitlines()
+        assert [line for line in lines if str(broken) in line] == lines[-1:]
+
+
 def test_a_sequence_without_its_annotations_is_told(perfect, run, tmp_path):
     root = write_mupots(tmp_path / "MuPoTS")
     write_annotations(root, scale=1)

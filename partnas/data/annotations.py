@@ -29,6 +29,14 @@ READERS = 16
 log = logging.getLogger(__name__)
 
 
+class NothingUsable(PartnasError):
+    """No annotation of a set is left; ``skipped`` has one line for each that was left out as broken."""
+
+    def __init__(self, message: str, skipped: Sequence[str]):
+        super().__init__(message)
+        self.skipped = list(skipped)
+
+
 def read_images(path: Path, rows: Any, extra: Mapping[str, Column], skip_broken: bool, **options: Any) -> Table:
     """The ``images`` of an annotation file: ``id``, ``file_name``, ``width``, ``height`` and the ``extra`` columns."""
     columns = {"id": Whole(), "file_name": Text(), "width": Whole(1), "height": Whole(1), **extra}
@@ -227,12 +235,12 @@ def finished(frames: Frames, path: Path, skip_broken: bool) -> Frames:
     """What a loader gives: with ``skip_broken`` without people of unreadable images, and after a warning on ``skipped``.
 
     Raises:
-        PartnasError: Nothing is left; ``path`` is the file to name.
+        NothingUsable: Nothing is left; ``path`` is the file to name.
     """
     frames = readable(frames) if skip_broken else frames
     if not len(frames):
         fault = f"the first fault: {frames.skipped[0]}" if frames.skipped else "nothing stands in it"
-        raise PartnasError(f"{path}: no usable annotation; {fault}")
+        raise NothingUsable(f"{path}: no usable annotation; {fault}", frames.skipped)
     if frames.skipped:
         log.warning("%s: left out as broken: %d; first: %s", frames.name, len(frames.skipped), frames.skipped[0])
     return frames

@@ -1,6 +1,6 @@
 """Reading whole data sets to find what is missing, broken or out of range in them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from partnas.data import coco, human36m, mpii, muco, mupots
-from partnas.data.annotations import read_images
+from partnas.data.annotations import NothingUsable, read_images
 from partnas.data.frames import Frames
 from partnas.data.images import faults_of, read_image
-from partnas.data.records import read_lists
+from partnas.data.records import Table, read_lists
 from partnas.data.roots import read_roots
 from partnas.errors import PartnasError
 
@@ -71,12 +71,21 @@ def check(root: Path | str, progress: bool = True) -> Report:
             f"{root}: holds no annotations of Human3.6M, MPII, COCO, MuCo-3DHP or MuPoTS-3D; name the folder of a set "
             "or the one above"
         )
-    for part in parts:
-        _check_part(part, report, progress)
     for folder in folders:
+        images = [_check_part(part, report, progress) for part in parts_in(folder)]
+        if absent := absent_subjects(folder):
+            report.parts.append(f"Human3.6M: no subjects {', '.join(map(str, absent))}, which its protocols have")
+        known = np.concatenate([of["id"] for of in images]) if images and all(of is not None for of in images) else None
         for path in sorted(folder.glob(ROOT_FILES)):
-            report.problems += _root_problems(path)
+            report.problems += _root_problems(path, known)
     return report
+
+
+def absent_subjects(root: Path) -> list[int]:
+    """The subjects of the protocols of which ``root`` has no annotation file, where it has some subject's."""
+    found = human36m.subjects_in(root)
+    wanted = {subject for splits in human36m.SPLITS.values() for split in splits.values() for subject in split}
+    return sorted(wanted - set(found)) if found else []
 
 
 def parts_in(root: Path) -> Iterator[Part]:
@@ -96,21 +105,33 @@ def parts_in(root: Path) -> Iterator[Part]:
         yield Part("MuPoTS-3D", root / mupots.ANNOTATIONS, root / mupots.FOLDER, partial(mupots.read_mupots, root))
 
 
-def _check_part(part: Part, report: Report, progress: bool) -> None:
+def _check_part(part: Part, report: Report, progress: bool) -> Table | None:
+    """Report on a part; its images, where they can be read."""
     try:
         images = read_images(part.annotations, read_lists(part.annotations, ("images",))["images"], {}, True)
-        files = [part.folder / name.decode() for name in part.names(images["file_name"]).tolist()]
-        sizes = np.column_stack([images["width"], images["height"]]).tolist()
-        faults = faults_of(_image_problem, list(zip(files, sizes, strict=True)), part.title, progress=progress)
-        broken = [fault for fault in faults if fault]
-        report.problems += broken
-        frames = part.read(skip_broken=True)
     except PartnasError as error:
         report.problems.append(str(error))
-        return
-    known = set(broken)
-    report.problems += [line for line in frames.skipped if line not in known]
-    report.parts.append(_summary(part, frames, len(files)))
+        return None
+    files = [part.folder / name.decode() for name in part.names(images["file_name"]).tolist()]
+    sizes = np.column_stack([images["width"], images["height"]]).tolist()
+    faults = faults_of(_image_problem, list(zip(files, sizes, strict=True)), part.title, progress=progress)
+    broken = [fault for fault in faults if fault]
+    report.problems += broken
+    try:
+        frames = part.read(skip_broken=True)
+    except NothingUsable as error:
+        report.problems += _others(error.skipped, broken) or [str(error)]
+    except PartnasError as error:
+        report.problems.append(str(error))
+    else:
+        report.problems += _others(frames.skipped, broken)
+        report.parts.append(_summary(part, frames, len(files)))
+    return images
+
+
+def _others(lines: Sequence[str], known: Sequence[str]) -> list[str]:
+    told = set(known)
+    return [line for line in lines if line not in told]
 
 
 def _image_problem(image: tuple[Path, list[int]]) -> str:
@@ -122,11 +143,16 @@ def _image_problem(image: tuple[Path, list[int]]) -> str:
     return ""
 
 
-def _root_problems(path: Path) -> list[str]:
+def _root_problems(path: Path, images: np.ndarray | None) -> list[str]:
+    """Of a file of boxes and roots; ``images`` are the ids of its set's, or None where they are not known."""
     try:
-        return read_roots(path, skip_broken=True).skipped
+        entries = read_roots(path, skip_broken=True)
     except PartnasError as error:
         return [str(error)]
+    strangers = [] if images is None else np.setdiff1d(entries["image_id"], images).tolist()
+    return entries.skipped + [
+        f"{path}: entry for image {number}: no such image in the set; remove it" for number in strangers
+    ]
 
 
 def _summary(part: Part, frames: Frames, images: int) -> str:

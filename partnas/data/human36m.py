@@ -9,6 +9,7 @@ import numpy as np
 
 from partnas.data.annotations import (
     FARTHEST,
+    NothingUsable,
     finished,
     frames_of,
     image_sizes,
@@ -80,9 +81,13 @@ def read_human36m(
     if not any(map(len, frames)):
         skipped = [line for part in frames for line in part.skipped]
         fix = f"the first fault: {skipped[0]}" if skipped else "name other subjects or a smaller stride"
-        raise PartnasError(f"{root}: no usable frame of subjects {list(subjects)} has frame_idx % {stride} == 0; {fix}")
-    joined = _unique(root, concatenated(frames), skip_broken)
+        raise NothingUsable(
+            f"{root}: no usable frame of subjects {list(subjects)} has frame_idx % {stride} == 0; {fix}", skipped
+        )
+    joined = concatenated(frames)
+    joined = _unique(root, joined, joined.ids, "annotation", skip_broken)
     if roots is not None:
+        joined = _unique(root, joined, joined.image_ids, "image", skip_broken)
         joined = with_roots(joined, roots, skip_broken)
     return finished(joined, root / "annotations", skip_broken)
 
@@ -93,15 +98,15 @@ def subjects_in(root: Path) -> list[int]:
     return sorted({int(name[1]) for name in names if name})
 
 
-def _unique(root: Path, frames: Frames, skip_broken: bool) -> Frames:
-    """The frames whose id does not stand in an earlier subject too."""
+def _unique(root: Path, frames: Frames, ids: np.ndarray, kind: str, skip_broken: bool) -> Frames:
+    """The frames whose id ``(N,)`` does not stand in an earlier one too."""
     first = np.zeros(len(frames), bool)
-    first[np.unique(frames.ids, return_index=True)[1]] = True
+    first[np.unique(ids, return_index=True)[1]] = True
     if first.all():
         return frames
     lines = [
-        f"{root / 'annotations'}: annotation {number}: id {number} stands twice; ids are unique across subjects"
-        for number in frames.ids[~first].tolist()
+        f"{root / 'annotations'}: {kind} {number}: id {number} stands twice; ids are unique across subjects"
+        for number in ids[~first].tolist()
     ]
     if not skip_broken:
         raise PartnasError(lines[0])
@@ -116,7 +121,12 @@ def _read_subject(root: Path, subject: int, stride: int, skip_broken: bool) -> F
     )
     image_rows, people_rows = read_file(data_path, HUMAN36M.parts[:ON_DISK])
     numbered = {name: Whole() for name in (*MOMENT, "cam_idx")}
-    images = read_images(data_path, image_rows, {**numbered, "action_name": Text()}, skip_broken)
+    named = {"action_name": Text(), "subject": Whole(default=subject)}
+    images = read_images(data_path, image_rows, {**numbered, **named}, skip_broken)
+    images.require(
+        images["subject"] == subject,
+        lambda index: f"subject {images['subject'][index]} stands in the file of subject {subject}; move or remove it",
+    )
     people = read_people(data_path, people_rows, images, {"keypoints_vis": Numbers((ON_DISK,), np.bool_)}, skip_broken)
     people.keep(images["frame_idx"][people["image"]] % stride == 0, "between the frames of the stride")
     _require_inside(people, images)

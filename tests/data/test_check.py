@@ -33,6 +33,8 @@ def test_each_set_is_recognised_alone_and_in_the_folder_above(release):
     assert [part.title for name in WRITERS for part in parts_in(release / name)] == titles
     report = check(release, progress=False)
     assert report.problems == []
+    absent = report.parts.pop(1)
+    assert absent == "Human3.6M: no subjects 5, 6, 7, 8, 9, 11, which its protocols have"
     assert [line.split(":")[0] for line in report.parts] == titles
     assert "COCO train2017: people 3, images 3; left out by rule: crowd 1, no keypoints 1" in report.parts
     for name in WRITERS:
@@ -90,6 +92,23 @@ def test_every_broken_annotation_is_named(tmp_path):
     assert len(problems) == 5
 
 
+def test_every_fault_is_named_where_none_of_a_part_is_usable(tmp_path):
+    def spoil(content):
+        content["annotations"] = [p for p in content["annotations"] if p["num_keypoints"]][:2]
+        content["annotations"][0]["bbox"] = [1, 2]
+        content["annotations"][1]["keypoints"] = "none"
+
+    problems = check(write_mpii(tmp_path / "MPII", spoil), progress=False).problems
+    assert ["bbox" in line or "keypoints" in line for line in problems] == [True, True]
+
+    def without_focal(subject, data, camera, joints):
+        camera["1"]["f"] = [0, 0]
+
+    problems = check(write_set(tmp_path / "Human36M", change=without_focal), progress=False).problems
+    assert len(problems) == 3
+    assert all("f must be positive" in line for line in problems)
+
+
 def test_a_set_without_its_annotations(release):
     (release / "MuCo/data/MuCo-3DHP.json").unlink()
     (release / "Human36M/annotations/Human36M_subject1_data.json").unlink()
@@ -103,10 +122,11 @@ def test_box_and_root_files_are_read_too(release):
     def spoil(entries):
         entries[1]["root_cam"] = [0, 0, 0]
 
-    write_roots(release / "MuPoTS/bbox_root/bbox_root_mupots_output.json", [0, 1], spoil)
+    write_roots(release / "MuPoTS/bbox_root/bbox_root_mupots_output.json", [0, 1, 999], spoil)
     problems = check(release, progress=False).problems
-    assert len(problems) == 1
+    assert len(problems) == 2
     assert "bbox_root_mupots_output.json: entry for image 1: root_cam" in problems[0]
+    assert "bbox_root_mupots_output.json: entry for image 999: no such image in the set" in problems[1]
 
 
 def test_a_folder_that_holds_no_set(tmp_path):
@@ -119,9 +139,9 @@ def test_the_command_lists_every_problem_and_exits_1(release, cli):
     (release / "MPII" / IMAGES["MPII"]).unlink()
     (release / "MuPoTS" / IMAGES["MuPoTS"]).write_bytes(b"")
     lines = cli("data", "check", release, code=1).stdout.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert lines[0] == "Human3.6M subject 1: people 3, images 3"
-    assert [line.split(": ")[0] for line in lines[5:]] == [
+    assert [line.split(": ")[0] for line in lines[6:]] == [
         str(release / "MPII" / IMAGES["MPII"]),
         str(release / "MuPoTS" / IMAGES["MuPoTS"]),
     ]
