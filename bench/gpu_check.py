@@ -4,8 +4,9 @@
 
 Items run in the order of their importance, each in processes of its own and within its own time. After each of them,
 and every few seconds of a long one, ``gpu_check.json`` and ``gpu_check.md`` in the folder are written anew, so that
-nothing is lost when the whole is cut short; what the items print is in ``logs`` beside them. Works offline. Needs
-torch, NumPy, pytest, ninja and setuptools, and for its kernels Triton; nothing else is imported.
+nothing is lost when the whole is cut short; what the items print is in ``logs`` beside them. The exit status is 1 where
+something failed; what is not there, or finds no time left, is told and no failure. Works offline. Needs torch, NumPy,
+pytest, ninja and setuptools, and for its kernels Triton; nothing else is imported.
 """
 
 import argparse
