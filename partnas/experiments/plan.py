@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from partnas.config import SearchConfig, TrainConfig, load_config, merge
+from partnas.datasets import folder_of
 from partnas.errors import PartnasError
 from partnas.experiments.locks import LOCK, locked
 from partnas.experiments.rows import BUDGETS, EXPERIMENTS, Row, Settings
+from partnas.networks import WITH_RESNET
+from partnas.nn.resnet import ResNet50
+from partnas.pretrained import load_pretrained
 from partnas.run import differing_fields, write_json
 
 FORMAT = "partnas.experiment"
@@ -77,13 +81,16 @@ class Plan:
         """Make the folder, or see that it is this experiment's. Several processes may do so at once.
 
         Raises:
-            PartnasError: It holds another experiment, or something else, or cannot be written, or a setting is bad.
+            PartnasError: It holds another experiment, or something else, or cannot be written, or a setting is bad, or a
+                data set's folder is missing, or pretrained weights are broken or for none of the rows.
         """
         for row in self.rows:
-            self.train_config(row, 0, None)
+            _require_data(self.train_config(row, 0, None))
             if row.searched:
-                self.search_config(row, 0)
+                _require_data(self.search_config(row, 0))
         path = self.out / FILE
+        if not path.exists():
+            self._require_pretrained()
         # Another process may be making the folder: it puts the lock and a temporary file there before FILE.
         others = [name for name in self._entries() if name != LOCK and not name.startswith(f".{FILE}.")]
         if others and not path.exists():
@@ -93,6 +100,14 @@ class Plan:
                 self._require_same(path)
             else:
                 write_json(path, self._record())
+
+    def _require_pretrained(self) -> None:
+        weights = self.settings.get("train", {}).get("pretrained")
+        if weights is None:
+            return
+        if not any(row.train.get("kind") in WITH_RESNET for row in self.rows):
+            raise PartnasError(f"--set train.pretrained: {self.name} has no row with a ResNet; leave it out")
+        load_pretrained(ResNet50(), weights)
 
     def _entries(self) -> list[str]:
         try:
@@ -152,12 +167,20 @@ class Plan:
         own = merge({"network": row.network}, row.train)
         if genotype is not None:
             own["genotype"] = str(genotype)
+        if own.get("kind") not in WITH_RESNET:
+            own["pretrained"] = None
         return self._config("train", own, seed)
 
     def _config(self, job: str, own: Settings, seed: int) -> SearchConfig | TrainConfig:
         preset, budget = BUDGETS[self.preset][job]
         shared = merge(budget, self.settings.get(job, {}))
         return load_config(job, preset, None, merge(shared, {**own, "seed": seed, **self.machine}))
+
+
+def _require_data(config: SearchConfig | TrainConfig) -> None:
+    """Raises ``PartnasError`` where the folder of a data set is missing."""
+    for chosen in config.data.in_order():
+        folder_of(chosen)
 
 
 def _search_settings(row: Row) -> Settings | None:

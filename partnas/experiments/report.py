@@ -78,11 +78,31 @@ def _setting(results: dict[str, Any]) -> str:
             f"{searching:.0f} minutes of searching ({len(results['searches'])} searches), {training:.0f} of "
             f"training ({len(runs)} trainings)."
         )
+    if left_out := people_left_out(results):
+        facts += f" {left_out}"
     return facts + (
         "\n\nA seed sets the search, the random cells, the weights and the order of the pictures. ± is the standard "
         "deviation over seeds (n - 1). Rows are compared seed by seed; the interval is the 95 % confidence interval "
         "of the mean difference (Student's t), not corrected for the number of comparisons on this page."
     )
+
+
+def people_left_out(results: dict[str, Any]) -> str:
+    """A sentence on how many people the jobs left out; nothing where none did."""
+    runs = [run for row in results["rows"] for run in row["runs"]]
+    counts = {
+        "in search": [search["skipped"] for search in results["searches"]],
+        "in training": [run["train_skipped"] for run in runs],
+        "of the test": [run["test_skipped"] for run in runs],
+    }
+    parts = [f"{_range(found)} {where}" for where, found in counts.items() if any(found)]
+    listed = "`skipped` in the runs' `data.json` and `evaluation.json` lists them"
+    return f"People left out: {', '.join(parts)}; {listed}." if parts else ""
+
+
+def _range(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def _steps(budget: dict[str, Any]) -> str:

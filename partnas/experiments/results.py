@@ -7,7 +7,7 @@ from typing import Any
 from partnas.datasets import name_of
 from partnas.experiments.locks import locked
 from partnas.experiments.plan import Plan
-from partnas.experiments.report import science_report
+from partnas.experiments.report import people_left_out, science_report
 from partnas.experiments.rows import Row, Settings
 from partnas.experiments.spread import summary
 from partnas.run import METRICS, write_json, write_text
@@ -76,7 +76,8 @@ def _searches(plan: Plan) -> list[dict[str, Any]]:
         for seed, folder in plan.folders(row):
             if (folder / "search" / "genotype.json").exists():
                 minutes = _minutes(folder / "search", plan.search_config(row, seed).batch_size)
-                found.append({"row": row.name, "seed": seed, "minutes": minutes})
+                skipped = _skipped(folder / "search" / "data.json")
+                found.append({"row": row.name, "seed": seed, "minutes": minutes, "skipped": skipped})
     return found
 
 
@@ -98,6 +99,8 @@ def _runs(plan: Plan, row: Row) -> list[dict[str, Any]]:
             "flops_paper": evaluation["flops"]["paper"],
             "per_action_mm": evaluation["per_action_mm"],
             "per_part_mm": evaluation["per_part_mm"],
+            "train_skipped": _skipped(folder / "train" / "data.json"),
+            "test_skipped": _skipped(plan.result(row, seed)),
             "train_minutes": _minutes(folder / "train", plan.train_config(row, seed, None).batch_size),
         }
         found.append(run)
@@ -108,6 +111,11 @@ def _failures(plan: Plan, row: Row, seeds: list[int]) -> list[dict[str, Any]]:
     """The runs of a row that cannot be finished, and why."""
     paths = ((seed, plan.failure(row, seed)) for seed in seeds)
     return [{"seed": seed, "reason": path.read_text(encoding="utf-8").strip()} for seed, path in paths if path]
+
+
+def _skipped(path: Path) -> int:
+    """How many people a run's ``data.json`` or ``evaluation.json`` lists as left out."""
+    return len((read_json(path) or {}).get("skipped", []))
 
 
 def _minutes(run: Path, batch_size: int) -> float:
@@ -127,10 +135,11 @@ def paper_table(plan: Plan, results: dict[str, Any]) -> Table:
     known = {column.name for column in table.columns}
     measured = dict.fromkeys(name for run in runs for name in run[per] if name not in known)
     columns = [*table.columns, *(Column(name, name) for name in measured)]
-    if "flops" in known:
-        place = [column.name for column in columns].index("flops")
-        columns[place] = replace(columns[place], heading="FLOPs, paper's count")
-        columns.insert(place + 1, Column("flops_exact", "FLOPs, exact", unit="G"))
+    if "flops" not in known:
+        columns += [Column("parameters", "Params", unit="M"), Column("flops", "FLOPs", unit="G")]
+    place = [column.name for column in columns].index("flops")
+    columns[place] = replace(columns[place], heading="FLOPs, paper's count")
+    columns.insert(place + 1, Column("flops_exact", "FLOPs, exact", unit="G"))
     lines = []
     for line, row, found in zip(table.rows, plan.rows, results["rows"], strict=True):
         lines += [line, _measured_line(row, found["runs"], per, {column.name for column in columns}, plan, results)]
@@ -141,15 +150,16 @@ def _measured_line(
     row: Row, runs: list[dict[str, Any]], per: str, columns: set[str], plan: Plan, results: dict[str, Any]
 ) -> Line:
     values: dict[str, Value] = {name: word for name, word in row.words.items() if name in columns}
+    if "pretrained" in values and plan.train_config(row, 0, None).pretrained is not None:
+        values["pretrained"] = "✓"
     if runs:
         values["Average"] = spread([run["mpjpe_mm"] for run in runs])
         for name in runs[0][per]:
             values[name] = spread([run[per][name] for run in runs])
-        if "flops" in columns:
-            for column, figure, unit in (
-                ("parameters", "parameters", 1e6), ("flops", "flops_paper", 1e9), ("flops_exact", "flops_exact", 1e9),
-            ):  # fmt: skip
-                values[column] = spread([run[figure] / unit for run in runs], MEASURED_DIGITS)
+        for column, figure, unit in (
+            ("parameters", "parameters", 1e6), ("flops", "flops_paper", 1e9), ("flops_exact", "flops_exact", 1e9),
+        ):  # fmt: skip
+            values[column] = spread([run[figure] / unit for run in runs], MEASURED_DIGITS)
     data = f"{results['data']}, {plan.preset}, {len(runs)} of {len(results['seeds'])} seeds"
     return Line(row.title, values, data, measured=True)
 
@@ -167,13 +177,28 @@ def _notes(results: dict[str, Any]) -> list[str]:
         "The paper's figures are of its own data and budget; only rows of the same data can be compared.",
     ]
     if results["experiment"] == "table3":
-        notes.append("The paper's ResNet was pretrained on ImageNet; the measured one starts from random weights.")
+        weights = results["settings"].get("train", {}).get("pretrained")
+        start = "random weights" if weights is None else f"the weights in {Path(weights).name}"
+        notes.append(f"The paper's ResNet was pretrained on ImageNet; the measured one starts from {start}.")
+    notes += [line for line in (_wall_time(results), people_left_out(results)) if line]
     notes += [
         f"Failed: {row['title']}, seed {failure['seed']}: {failure['reason']}"
         for row in results["rows"]
         for failure in row["failed"]
     ]
     return notes
+
+
+def _wall_time(results: dict[str, Any]) -> str:
+    """A sentence on the minutes of searching and of training, in all and a run; nothing before there are any."""
+    searching = [search["minutes"] for search in results["searches"]]
+    training = [run["train_minutes"] for row in results["rows"] for run in row["runs"]]
+    parts = [
+        f"{sum(minutes):.1f} minutes of {job} (runs: {len(minutes)}, mean {summary(minutes).mean:.1f})"
+        for job, minutes in (("searching", searching), ("training", training))
+        if minutes
+    ]
+    return f"Wall time: {', '.join(parts)}." if parts else ""
 
 
 def _steps(budget: Settings) -> str:

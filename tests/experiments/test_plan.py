@@ -1,6 +1,8 @@
 import json
 
 import pytest
+import torch
+from pretrained_file import random_resnet, safetensors_of
 
 from partnas.config import merge
 from partnas.errors import PartnasError
@@ -111,6 +113,43 @@ def test_settings_that_have_no_fields_are_refused(tmp_path):
     refused("--set train: 3", "train.NAME=VALUE", call=lambda: Plan("table1", tmp_path, "mini", {"train": 3}))
     refused("network: 3", call=Plan("table1", tmp_path / "new", "mini", {"train": {"network": 3}}).open)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("job", ["search", "train"])
+def test_data_that_are_nowhere_are_refused_before_anything_is_written(job, tmp_path):
+    sets = [{"name": "human36m", "root": str(tmp_path)}, {"name": "mpii", "root": "nowhere"}]
+    for data in ({"root": "nowhere"}, {"root": None, "sets": sets}):
+        refused("nowhere: no such folder", call=Plan("table2", tmp_path / "out", "mini", {job: {"data": data}}).open)
+        assert not (tmp_path / "out").exists()
+
+
+def test_pretrained_weights_are_of_the_resnet_alone(tmp_path):
+    settings = {"train": {"pretrained": "resnet50.safetensors"}}
+    for name in ("table3", "science"):
+        plan = Plan(name, tmp_path, settings=settings)
+        for row in plan.rows:
+            own = plan.train_config(row, 0, None).pretrained
+            assert own == ("resnet50.safetensors" if row.name == "resnet50" else None)
+    refused(
+        "pretrained: Extra inputs",
+        call=lambda: Plan("table3", tmp_path / "out", settings={"search": settings["train"]}).open(),
+    )
+
+
+def test_pretrained_weights_are_looked_at_before_anything_is_written(tmp_path):
+    weights, out = tmp_path / "resnet50.safetensors", tmp_path / "out"
+    settings = {"train": {"pretrained": str(weights)}}
+    refused("train.pretrained: table1 has no row", call=Plan("table1", out, settings=settings).open)
+    refused("resnet50.safetensors: cannot be read", call=Plan("table3", out, settings=settings).open)
+    tensors = {name: tensor.to(torch.float16) for name, tensor in random_resnet().items() if "num_batches" not in name}
+    last = tensors.pop("layer4.2.bn3.bias")
+    weights.write_bytes(safetensors_of(tensors))
+    refused("layer4.2.bn3.bias is missing", call=Plan("table3", out, settings=settings).open)
+    assert not out.exists()
+    weights.write_bytes(safetensors_of(tensors | {"layer4.2.bn3.bias": last}))
+    Plan("table3", out, settings=settings).open()
+    weights.unlink()
+    Plan("table3", out, settings=settings).open()
 
 
 def test_a_folder_of_another_experiment_is_refused(tmp_path):

@@ -15,8 +15,9 @@ ACTIONS = [column.name for column in published(1).columns[4:-1]]
 
 
 def write_run(
-    plan, name, seed, error, actions=(), parameters=2_000_000, flops=(300_000_000, 500_000_000), data="Human36M"
-):
+    plan, name, seed, error, actions=(), parameters=2_000_000, flops=(300_000_000, 500_000_000), data="Human36M",
+    skipped=(0, 0),
+):  # fmt: skip
     """An evaluation of a row and what else is read of its training."""
     folder = plan.out / "rows" / name / f"seed{seed}"
     (folder / "train").mkdir(parents=True)
@@ -24,8 +25,9 @@ def write_run(
         "data": data, "frames": 560, "mpjpe_mm": error, "pa_mpjpe_mm": error / 2, "mean_pose_mpjpe_mm": 331.0,
         "parameters": parameters, "flops": {"exact": flops[0], "paper": flops[1]},
         "per_action_mm": {action: error + place for place, action in enumerate(actions)},
-        "per_part_mm": {"Pelvis": 0.0, "R_Hip": error},
+        "per_part_mm": {"Pelvis": 0.0, "R_Hip": error}, "skipped": ["a line"] * skipped[1],
     }  # fmt: skip
+    (folder / "train" / "data.json").write_text(json.dumps({"skipped": ["a line"] * skipped[0]}))
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     # Batches of 16: the second epoch's 30 steps at 8 images a second take a minute, the first's 60 at 16 as long.
     (folder / "train" / "metrics.jsonl").write_text(
@@ -69,6 +71,73 @@ def test_actions_of_other_data_get_columns(tmp_path):
     write_run(plan, "nc15", 0, 50.0, ["dance_b", "run"])
     ours = cells(write_results(plan, 3)[0].read_text(), "→ Ours, N_c = 15")
     assert (ours["dance_b"], ours["run"], ours["Direct."]) == ("50.0", "51.0", "–")
+
+
+def write_search(plan, name, seed, skipped=0):
+    """A complete search of a minute and a half."""
+    folder = plan.out / "rows" / name / f"seed{seed}" / "search"
+    folder.mkdir(parents=True)
+    (folder / "genotype.json").write_text("{}")
+    (folder / "data.json").write_text(json.dumps({"skipped": ["a line"] * skipped}))
+    (folder / "metrics.jsonl").write_text('{"step": 90, "images_per_second": 16.0}\n')
+
+
+def test_the_parts_table_has_the_sizes_too(tmp_path):
+    plan = Plan("table2", tmp_path, "mini")
+    for seed, parameters in ((0, 1_500_000), (1, 1_600_000), (2, 1_700_000)):
+        write_run(plan, "original", seed, 50.0, parameters=parameters)
+    markdown, table = (path.read_text() for path in write_results(plan, 3))
+    ours, theirs = cells(markdown, "→ Ours, original"), cells(markdown, "Ours, original")
+    sizes = ["Params", "FLOPs, paper's count", "FLOPs, exact"]
+    assert list(ours)[-3:] == sizes
+    assert [ours[name] for name in sizes] == ["1.60M ± 0.10", "0.50G ± 0.00", "0.30G ± 0.00"]
+    assert [theirs[name] for name in sizes] == ["–", "–", "–"]
+    assert ours["R Hip"] == "50.0 ± 0.0"
+    assert table.splitlines()[0].endswith(
+        'Params,Params ±,"FLOPs, paper\'s count","FLOPs, paper\'s count ±","FLOPs, exact","FLOPs, exact ±"'
+    )
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4"])
+def test_a_table_says_what_it_took(name, tmp_path):
+    plan = Plan(name, tmp_path, "mini")
+    assert "Wall time" not in write_results(plan, 1)[0].read_text()
+    row = next(row for row in plan.rows if row.searched).name
+    for seed in (0, 1, 2):
+        write_run(plan, row, seed, 50.0)
+    write_search(plan, row, 0)
+    assert (
+        "\nWall time: 1.5 minutes of searching (runs: 1, mean 1.5), 6.0 minutes of training (runs: 3, mean 2.0).\n"
+    ) in write_results(plan, 3)[0].read_text()
+
+
+@pytest.mark.parametrize("name", ["table1", "science"])
+def test_who_was_left_out_is_counted(name, tmp_path):
+    plan = Plan(name, tmp_path, "mini")
+    row = next(row for row in plan.rows if row.searched).name
+    write_run(plan, row, 0, 50.0)
+    write_search(plan, row, 0)
+    assert "left out" not in write_results(plan, 1)[0].read_text()
+    write_run(plan, row, 1, 50.0, skipped=(12, 3))
+    text = write_results(plan, 2)[0].read_text()
+    assert "People left out: 0 to 12 in training, 0 to 3 of the test; `skipped`" in text
+    write_search(plan, row, 1, skipped=4)
+    results = collect(plan, 2)
+    assert [search["skipped"] for search in results["searches"]] == [0, 4]
+    assert [(run["train_skipped"], run["test_skipped"]) for run in results["rows"][0]["runs"]] == [(0, 0), (12, 3)]
+    assert "People left out: 0 to 4 in search, 0 to 12 in" in write_results(plan, 2)[0].read_text()
+
+
+def test_table_3_says_what_the_resnet_started_from(tmp_path):
+    for settings, word, start in (
+        ({}, "–", "random weights"),
+        ({"train": {"pretrained": "/weights/resnet50.safetensors"}}, "✓", "the weights in resnet50.safetensors"),
+    ):
+        text = write_results(Plan("table3", tmp_path, "mini", settings), 1)[0].read_text()
+        assert cells(text, "→ Ours, ResNet")["Pretrain"] == word
+        assert cells(text, "→ Ours, BS")["Pretrain"] == "–"
+        assert cells(text, "Ours, ResNet")["Pretrain"] == "✓"
+        assert f"was pretrained on ImageNet; the measured one starts from {start}.\n" in text
 
 
 def test_results_keep_every_run(tmp_path):

@@ -4,7 +4,9 @@ import json
 from contextlib import ExitStack
 
 import pytest
+from typer.testing import CliRunner
 
+from partnas.cli import app
 from partnas.errors import PartnasError, RunFailed
 from partnas.experiments import runner
 from partnas.experiments.locks import claimed
@@ -15,6 +17,7 @@ from partnas.files import write_text
 FIGURES = {
     "data": "Human36M", "frames": 5, "mpjpe_mm": 50.0, "pa_mpjpe_mm": 40.0, "mean_pose_mpjpe_mm": 300.0,
     "parameters": 10, "flops": {"exact": 10, "paper": 10}, "per_action_mm": {}, "per_part_mm": {},
+    "skipped": ["a line"],
 }  # fmt: skip
 
 
@@ -23,6 +26,7 @@ class Jobs:
 
     def __init__(self):
         self.calls = []
+        self.data = []
         self.errors = {}
 
     def run(self, job, out):
@@ -33,13 +37,16 @@ class Jobs:
             raise self.errors[run]
 
     def search(self, config, out, resume, progress):
+        self.data.append(config.data)
         self.run("search", out)
         (out / "genotype.json").write_text("{}")
 
     def train(self, config, out, resume, progress):
+        self.data.append(config.data)
         self.run("train", out)
 
     def evaluate(self, run, data, out, device, progress):
+        self.data.append(data)
         return FIGURES
 
 
@@ -58,6 +65,31 @@ def plan(tmp_path):
 
 def folder_of(plan, name, seed=0):
     return plan.out / "rows" / name / f"seed{seed}"
+
+
+def on_the_command_line(*arguments):
+    """``partnas experiment`` in this process; returns what it ended with, None where it was well."""
+    return CliRunner().invoke(app, ["experiment", *map(str, arguments)]).exception
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_broken_people_are_left_out_by_every_job_and_counted(jobs, tmp_path, with_data):
+    out, data = tmp_path / "out", ["--data", f"human36m,mpii={tmp_path}"] if with_data else []
+    command = ["table2", "--out", out, "--seeds", "1", "--row", "original", *data]
+    assert on_the_command_line(*command, "--skip-broken") is None
+    assert [chosen.skip_broken for chosen in jobs.data] == [True, True, True]
+    assert [len(chosen.sets) for chosen in jobs.data] == ([1, 2, 2] if with_data else [0, 0, 0])
+    assert "People left out: 1 of the test;" in (out / "table2.md").read_text()
+    assert "differs in settings.search" in str(on_the_command_line(*command))
+
+
+def test_data_that_are_nowhere_leave_nothing_behind(jobs, tmp_path):
+    command = ["table2", "--out", tmp_path / "out", "--seeds", "1", "--row", "original", "--data"]
+    assert "nowhere: no such folder" in str(on_the_command_line(*command, tmp_path / "nowhere"))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "Human36M").mkdir()
+    assert on_the_command_line(*command, tmp_path / "Human36M") is None
+    assert jobs.calls == ["search original seed0", "train original seed0"]
 
 
 def hold(monkeypatch, *folders, looks=2):
