@@ -18,7 +18,8 @@ import torch
 import triton
 import triton.language as tl
 
-from partnas.kernels.launch import Ahead, Config, launch
+from partnas.errors import PartnasError
+from partnas.kernels.launch import Ahead, Config, check_storage, launch
 from partnas.ops.maps import channels_last, empty_map
 
 # A kind is (size, dilation, whether the gradient of the taps is wanted); a bank is kinds with the number of each.
@@ -480,6 +481,7 @@ def depthwise_bank(
     eps: float,
     relu: bool,
 ) -> list[torch.Tensor]:
+    _check_bank(x, weights, dilations, stride, statistics, scale, shift)
     batch, channels, height, width = x.shape
     shape = (batch, channels, -(-height // stride), -(-width // stride))
     maps = [empty_map(x, shape) for _ in weights]
@@ -529,7 +531,17 @@ def depthwise_bank_backward(
     needs: Sequence[int],
     before_norm: bool,
 ) -> list[torch.Tensor]:
+    _check_bank(x, weights, dilations, stride, statistics, scale, shift)
     batch, channels, height, width = x.shape
+    coarse = (-(-height // stride), -(-width // stride))
+    _check(
+        len(gradients) == len(weights) and len(needs) == len(weights) + 3,
+        "depthwise_bank_backward: give a gradient for each filter, and needs for x, scale, shift and each",
+    )
+    _check(
+        all(g.dtype == x.dtype and g.shape == (batch, channels, *coarse) for g in gradients),
+        "depthwise_bank_backward: a gradient is not like its map",
+    )
     needs = [bool(need) for need in needs]
     whole_norm = needs[0] and statistics is not None and not before_norm
     needs_sums = needs[1] or needs[2] or whole_norm
@@ -545,7 +557,6 @@ def depthwise_bank_backward(
     x = channels_last(x)
     bank = _Bank(weights, dilations, needs[3:])
     packed = bank.packed(x, weights, statistics, scale, shift, eps)
-    coarse = (-(-height // stride), -(-width // stride))
     tile = _channel_block(channels, coarse[1])
     rows = _rows_back(stride, bank.wanted)
     tiles = batch * triton.cdiv(coarse[0], rows) * triton.cdiv(coarse[1], TILE // tile)
@@ -615,6 +626,35 @@ def depthwise_bank_backward(
             BLOCK_C=tile,
         )
     return found
+
+
+def _check_bank(x, weights, dilations, stride, statistics, scale, shift) -> None:
+    """As csrc/common/depthwise_bank.h has it."""
+    name = "depthwise_bank"
+    check_storage(name, x)
+    _check(x.dim() == 4, f"{name}: x must be (B, C, H, W), got {x.dim()} dimensions")
+    _check(len(weights) == len(dilations), f"{name}: {len(weights)} filters but {len(dilations)} dilations")
+    _check(stride in (1, 2), f"{name}: stride must be 1 or 2, got {stride}")
+    channels = x.shape[1]
+    for f, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
+        _check(
+            weight.shape in ((channels, 3, 3), (channels, 5, 5)),
+            f"{name}: weight {f} must be ({channels}, k, k), k 3 or 5",
+        )
+        _check(dilation in (1, 2), f"{name}: dilation {f} must be 1 or 2, got {dilation}")
+    _check((scale is None) == (shift is None), f"{name}: give both of scale and shift, or neither")
+    _check(statistics is None or statistics.shape == (2, channels), f"{name}: statistics must be (2, {channels})")
+    affine = [t for t in (scale, shift) if t is not None]
+    _check(all(t.numel() == channels for t in affine), f"{name}: scale and shift must be ({channels},)")
+    numbers = [*weights, *affine, *([] if statistics is None else [statistics])]
+    _check(
+        all(t.dtype == torch.float32 for t in numbers), f"{name}: weights, statistics, scale and shift must be float32"
+    )
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise PartnasError(message)
 
 
 class _Bank:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
+from partnas.errors import PartnasError
 from partnas.files import write_text
 
 
@@ -50,6 +51,23 @@ class Ahead(NamedTuple):
     table: Table
     signature: dict[str, Any]
     constexprs: dict[str, Any] = {}  # noqa: RUF012
+
+
+STORED = (torch.float32, torch.bfloat16, torch.float16)
+"""Dtypes of maps that floating-point kernels are written for."""
+
+
+def check_storage(name: str, *maps: torch.Tensor) -> None:
+    """Refuse maps that the kernels would convert to float32 and back; ``name`` is the operator's.
+
+    Raises:
+        PartnasError: The dtype of a map is none of ``STORED``.
+    """
+    for x in maps:
+        if x.dtype == torch.float64:
+            raise PartnasError(f"{name}: float64 maps are left to the reference")
+        if x.dtype not in STORED:
+            raise PartnasError(f"{name}: dtype must be float32, bfloat16, float16 or float64, got {x.dtype}")
 
 
 def launch(kernel, grid: Callable[[dict[str, int]], tuple[int, ...]], table: Table, *args, **constexprs) -> None:

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from partnas.errors import PartnasError
-from partnas.kernels.launch import Ahead, Config, launch
+from partnas.kernels.launch import Ahead, Config, check_storage, launch
 from partnas.ops.maps import channels_last, empty_map
 
 MOST = 32
@@ -40,6 +40,9 @@ PROGRAMS = 512
 LEAST_ROWS = 64
 """Rows that a program of a reduction takes at the least."""
 
+MOST_CHANNELS = 1 << 18
+"""With more, places within the rows of a tile would pass int32 (see ``_length``)."""
+
 TABLE = {75: Config({"ROWS": 2}, 4, 1), 80: Config({"ROWS": 4}, 4, 1)}
 REDUCE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 4}, 4, 1)}
 MEASURE_TABLE = {75: Config({"ROWS": 4, "UNROLLED": 8}, 4, 1)}
@@ -50,10 +53,10 @@ FINISH_TABLE = {75: Config({"ROWS": 512}, 8, 1), 80: Config({"ROWS": 1024}, 16, 
 
 def norm_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     _check(len(maps) > 0, "norm_stats: give at least one map")
+    check_storage("norm_stats", *maps)
+    _check(all(z.dim() == 4 for z in maps), "norm_stats: maps must be (B, C, H, W)")
     channels, count = maps[0].shape[1], len(maps)
-    _check(
-        all(z.dim() == 4 and z.shape[1] == channels for z in maps), "norm_stats: all maps must have the same channels"
-    )
+    _check(all(z.shape[1] == channels for z in maps), "norm_stats: all maps must have the same channels")
     if count > MOST:
         return torch.cat([norm_stats(maps[:MOST]), norm_stats(maps[MOST:])])
     if any(z.dtype != maps[0].dtype for z in maps):
@@ -187,8 +190,9 @@ def norm_sum_backward(
     wanted_identities: Sequence[int],
     eps: float,
 ) -> list[torch.Tensor]:
-    count, channels = len(maps), gradient.shape[1]
+    count = len(maps)
     _check_maps("norm_sum_backward", gradient, [maps[k] for k in wanted if 0 <= k < count])
+    channels = gradient.shape[1]
     _check_statistics("norm_sum_backward", statistics, count, channels)
     _check(means.numel() == (count + 1) * channels, "norm_sum_backward: means must be (1 + K, C)")
     _check(weights.numel() == count * channels, "norm_sum_backward: each channel of each map needs its weight")
@@ -219,6 +223,7 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _check_maps(name: str, like: torch.Tensor, maps: Sequence[torch.Tensor]) -> None:
+    check_storage(name, like)
     _check(like.dim() == 4, f"{name}: maps must be (B, C, H, W)")
     _check(all(x.dtype == like.dtype for x in maps), f"{name}: all maps must be (B, C, H, W) of one dtype")
     _check(all(x.shape == like.shape for x in maps), f"{name}: all maps must have one shape")
@@ -245,6 +250,11 @@ def _rows_of_a_program(rows: int, length: int) -> int:
 
 def _length(channels: int, columns: int) -> int:
     """Elements of a row: whole pixels and whole tiles."""
+    _check(
+        channels <= MOST_CHANNELS,
+        f"norm_sum: maps of {channels} channels are too wide for the Triton kernels, which take 2^18; "
+        "use the backend 'reference'",
+    )
     return math.lcm(max(1, channels), columns)
 
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from partnas.errors import PartnasError
-from partnas.kernels.launch import Ahead, Config, launch
+from partnas.kernels.launch import Ahead, Config, check_storage, launch
 from partnas.kernels.norm_sum import combined, finish_statistics, finite
 from partnas.ops.maps import channels_last, empty_map
 
@@ -27,6 +27,8 @@ BACKWARD_TABLE = {75: Config({"ELEMENTS": 256}, 4, 1), 80: Config({"ELEMENTS": 5
 ELEMENTS = 1024
 """Outputs of a row of a program. Not in the table, as programs leave moments whose number the caller must know."""
 
+MOST_IN_A_ROW = 1 << 30
+"""Numbers of a row of a map: places in it are int32."""
 
 _SIZES = ["height", "width", "out_height", "out_width", "strip"]
 """Arguments of kernels whose factors make no difference to how memory is read."""
@@ -97,12 +99,18 @@ def _gather(name, max_gradient, avg_gradient, x, stride) -> torch.Tensor:
 
 
 def _check(name: str, x: torch.Tensor, stride: int, gradients: Sequence[torch.Tensor] = ()) -> None:
+    check_storage(name, x)
     if x.dim() != 4:
         raise PartnasError(f"{name}: x must be (B, C, H, W), got {x.dim()} dimensions")
     if stride not in (1, 2):
         raise PartnasError(f"{name}: stride {stride} is neither 1 nor 2")
     if 0 in x.shape[1:]:
         raise PartnasError(f"{name}: x has no pixels or no channels")
+    if max(x.shape[2], x.shape[3] * x.shape[1]) > MOST_IN_A_ROW:
+        raise PartnasError(
+            f"{name}: x of shape {tuple(x.shape)} is too large for the Triton kernels: "
+            "H and W * C must be at most 2^30; use the backend 'reference'"
+        )
     if any(g.shape != _shape(x, stride) or g.dtype != x.dtype for g in gradients):
         raise PartnasError(f"{name}: a gradient must have the shape and dtype of its pool")
 

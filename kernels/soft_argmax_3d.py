@@ -13,7 +13,7 @@ import triton.language as tl
 
 from partnas.errors import PartnasError
 from partnas.kernels import numbers
-from partnas.kernels.launch import Ahead, Config, launch
+from partnas.kernels.launch import Ahead, Config, check_storage, launch
 from partnas.kernels.numbers import unpacked
 
 TABLE = {75: Config({"ELEMENTS": 1024}, 4, 1), 80: Config({"ELEMENTS": 2048}, 4, 1)}
@@ -32,6 +32,7 @@ LOWEST = tl.constexpr(-torch.finfo(torch.float32).max)
 
 
 def soft_argmax_3d(volume: torch.Tensor, order: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    check_storage("soft_argmax_3d", volume)
     batch, chosen = len(volume), len(order)
     xyz = volume.new_empty((batch, chosen, 3), dtype=torch.float32)
     statistics = volume.new_empty((batch, chosen, 5), dtype=torch.float32)
@@ -61,6 +62,7 @@ def soft_argmax_3d(volume: torch.Tensor, order: Sequence[int]) -> tuple[torch.Te
 def soft_argmax_3d_backward(
     gradient: torch.Tensor, volume: torch.Tensor, statistics: torch.Tensor, order: Sequence[int]
 ) -> torch.Tensor:
+    check_storage("soft_argmax_3d_backward", volume)
     batch, parts = volume.shape[:2]
     axes, rows, columns = _walk(volume)
     out = volume.new_empty(volume.shape)

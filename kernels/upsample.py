@@ -4,7 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from partnas.kernels.launch import Ahead, Config, launch
+from partnas.errors import PartnasError
+from partnas.kernels.launch import Ahead, Config, check_storage, launch
 
 TABLE = {75: Config({"ELEMENTS": 512}, 4, 1), 80: Config({"ELEMENTS": 1024}, 4, 1)}
 MOST_CHANNELS = 128
@@ -12,6 +13,7 @@ MOST_CHANNELS = 128
 
 
 def upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
+    _check("upsample", x, factor)
     batch, channels, height, width = x.shape
     out = torch.empty(
         (batch, channels, factor * height, factor * width),
@@ -29,7 +31,10 @@ def upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def upsample_backward(gradient: torch.Tensor, factor: int) -> torch.Tensor:
+    _check("upsample_backward", gradient, factor)
     batch, channels, height, width = gradient.shape
+    if height % factor or width % factor:
+        raise PartnasError(f"upsample_backward: the sides of the gradient must be multiples of {factor}")
     height, width = height // factor, width // factor
     out = torch.empty(
         (batch, channels, height, width),
@@ -44,6 +49,14 @@ def upsample_backward(gradient: torch.Tensor, factor: int) -> torch.Tensor:
         sizes = (channels, height, width)
         launch(_upsample_backward, grid, TABLE, gradient, out, *strides, *sizes, FACTOR=factor, CHANNELS=tile)
     return out
+
+
+def _check(name: str, x: torch.Tensor, factor: int) -> None:
+    check_storage(name, x)
+    if factor not in (2, 4):
+        raise PartnasError(f"{name}: factor {factor} is neither 2 nor 4")
+    if x.dim() != 4:
+        raise PartnasError(f"{name}: maps must be (B, C, H, W), got {x.dim()} dimensions")
 
 
 def _tile(channels: int) -> int:

@@ -1,10 +1,13 @@
+import re
+
 import pytest
 import torch
 from bank_cases import EIGHT, EPS, FOUR, NAN, Case, check, distance, expected
 from map_cases import random_map
 
+from partnas.errors import PartnasError
 from partnas.kernels import depthwise_bank as kernels
-from partnas.ops import namespaces, use_backend
+from partnas.ops import namespaces, native, use_backend
 from partnas.ops.depthwise_bank import depthwise_bank, reference
 
 # (B, C, H, W): channels that fill no block, maps smaller than the filters and wider or higher than a tile.
@@ -57,6 +60,13 @@ def test_filters_in_any_order(device):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_dtypes(device, dtype, stride):
     compare(device, (1, 17, 7, 9), ((3, 1), (3, 2)), stride, "norm affine relu", dtype)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(2, 1, 3, 5), (1, 33, 3, 1)], ids=str)
+def test_odd_shapes_in_half_precision(device, shape, dtype, stride):
+    compare(device, shape, ((3, 1),), stride, "affine relu", dtype)
 
 
 def test_any_strides(device):
@@ -144,6 +154,73 @@ def test_left_to_the_reference(device):
         (seven,) = depthwise_bank(x.float(), [weight.new_ones(3, 7, 7).float()], dilations=[1])
     assert torch.equal(found, reference(x, [weight], dilations=[1])[0])
     assert seven.shape == x.shape
+
+
+def wrong_arguments():
+    """What is wrong with a call of a bank of two filters, and its arguments."""
+    x, weights = random_map((1, 16, 5, 4)), [torch.ones(16, 3, 3), torch.ones(16, 5, 5)]
+    statistics, affine, dilations = torch.ones(2, 16), torch.ones(16), [1, 2]
+    fine = (x, weights, dilations, 1, statistics, affine, affine, EPS, True)
+    for place, value, message in (
+        (0, x[0], "x must be (B, C, H, W), got 3 dimensions"),
+        (0, x[None], "x must be (B, C, H, W), got 5 dimensions"),
+        (1, [weights[0], weights[1][:8]], "weight 1 must be (16, k, k), k 3 or 5"),
+        (1, [weights[1][..., :3], weights[1]], "weight 0 must be (16, k, k), k 3 or 5"),
+        (1, [weights[0], torch.ones(16, 7, 7)], "weight 1 must be (16, k, k), k 3 or 5"),
+        (1, [weights[0][:, None], weights[1]], "weight 0 must be (16, k, k), k 3 or 5"),
+        (1, [w.half() for w in weights], "weights, statistics, scale and shift must be float32"),
+        (2, [1], "2 filters but 1 dilations"),
+        (2, [3, 1], "dilation 0 must be 1 or 2, got 3"),
+        (3, 3, "stride must be 1 or 2, got 3"),
+        (4, statistics[:, :8], "statistics must be (2, 16)"),
+        (4, statistics[0], "statistics must be (2, 16)"),
+        (5, affine[:8], "scale and shift must be (16,)"),
+        (6, affine[:8], "scale and shift must be (16,)"),
+        (6, None, "give both of scale and shift, or neither"),
+        (6, affine.double(), "weights, statistics, scale and shift must be float32"),
+    ):
+        yield message, (*fine[:place], value, *fine[place + 1 :])
+
+
+@pytest.mark.parametrize(("message", "arguments"), list(wrong_arguments()))
+def test_wrong_arguments_are_told_as_native_tells_them(device, message, arguments):
+    def moved(value):
+        if isinstance(value, list):
+            return [moved(part) for part in value]
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    maps = [torch.ones(1, 16, 5, 4) for _ in range(2)]
+    for operators, error, move in (
+        (namespaces.triton("depthwise_bank"), PartnasError, moved),
+        *([(namespaces.compiled(), RuntimeError, lambda value: value)] if native.loaded() else []),
+    ):
+        given = [move(value) for value in arguments]
+        with pytest.raises(error, match=re.escape(f"depthwise_bank: {message}")):
+            operators.depthwise_bank(*given)
+        with pytest.raises(error, match=re.escape(f"depthwise_bank: {message}")):
+            operators.depthwise_bank_backward(move(maps), *given, [1] * 5, False)
+
+
+@pytest.mark.parametrize("floor", ["triton", "native"])
+def test_wrong_gradients_are_told(device, floor):
+    if floor == "native" and not native.loaded():
+        pytest.skip(native.note())
+    case = Case((1, 16, 5, 4), ((3, 1), (5, 2)), 2, "relu")
+    device = device if floor == "triton" else "cpu"
+    x, *weights = (leaf.detach().to(device) for leaf in case.leaves(torch.float32))
+    gradients = [g.float().to(device) for g in case.upstream]
+    operators = namespaces.triton("depthwise_bank") if floor == "triton" else namespaces.compiled()
+    for wrong, needs, message in (
+        (gradients[:1], [1] * 5, "give a gradient for each filter"),
+        (gradients, [1] * 4, "and needs for x, scale, shift and each"),
+        ([gradients[0], gradients[1][:, :8]], [1] * 5, "a gradient is not like its map"),
+        ([gradients[0].half(), gradients[1]], [1] * 5, "a gradient is not like its map"),
+        ([x, x], [1] * 5, "a gradient is not like its map"),
+    ):
+        with pytest.raises(PartnasError if floor == "triton" else RuntimeError, match=message):
+            operators.depthwise_bank_backward(
+                wrong, x, weights, case.dilations, 2, *[None] * 3, EPS, True, needs, False
+            )
 
 
 @pytest.mark.parametrize("stride", [1, 2])

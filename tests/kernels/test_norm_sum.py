@@ -3,6 +3,7 @@ import torch
 from map_cases import EMPTY, LAYOUTS, assert_as_exact_as, random_map
 
 from partnas.errors import PartnasError
+from partnas.kernels import norm_sum as kernels
 from partnas.ops import use_backend
 from partnas.ops.norm_sum import norm_stats, norm_sum, reference, reference_stats
 
@@ -90,6 +91,12 @@ def test_counts(device, maps, identities):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dtypes(device, dtype):
     check(case((2, 17, 3, 5), 2, 1, dtype), device)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("shape", [(2, 1, 3, 5), (1, 33, 5, 3)])
+def test_odd_shapes_in_half_precision(device, shape, dtype):
+    check(case(shape, 1, 1, dtype), device)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -213,6 +220,30 @@ def test_what_it_cannot_do_is_refused(device):
         operators.norm_sum_backward(z, [z], statistics, one, one.expand(2, 3), none, [1], [], EPS)
     with pytest.raises(PartnasError, match="no identity 0"):
         operators.norm_sum_backward(z, [z], statistics, one, one.expand(2, 3), none, [], [0], EPS)
+    flat = z.flatten()
+    for call in (
+        lambda: operators.norm_stats([flat]),
+        lambda: operators.norm_stats([z[0]]),
+        lambda: operators.norm_sum([flat], statistics, one, [], none, None, EPS),
+        lambda: operators.norm_sum_reduce(flat, [flat], statistics, []),
+        lambda: operators.norm_sum_backward(flat, [flat], statistics, one, one.expand(2, 3), none, [0], [], EPS),
+    ):
+        with pytest.raises(PartnasError, match=r"maps must be \(B, C, H, W\)"):
+            call()
+
+
+def test_channels_that_int32_cannot_place_are_refused():
+    channels = (1 << 18) + 1
+    z = torch.empty((1, channels, 1, 1), device="meta")
+    statistics, one, none = (torch.empty(size, device="meta") for size in ((1, 2, channels), (1, channels), 0))
+    for call in (
+        lambda: kernels.norm_stats([z]),
+        lambda: kernels.norm_sum([z], statistics, one, [], none, None, EPS),
+        lambda: kernels.norm_sum_reduce(z, [z], statistics, []),
+        lambda: kernels.norm_sum_backward(z, [z], statistics, one, one.expand(2, -1), none, [0], [], EPS),
+    ):
+        with pytest.raises(PartnasError, match=f"maps of {channels} channels are too wide"):
+            call()
 
 
 def test_opcheck(device):

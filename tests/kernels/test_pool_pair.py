@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from map_cases import LAYOUTS, assert_as_exact_as, random_map
 
 from partnas.errors import PartnasError
+from partnas.kernels import pool_pair as kernels
 from partnas.ops import use_backend
 from partnas.ops.norm_sum import reference_stats
 from partnas.ops.pool_pair import avg_pool, max_pool, pool_pair
@@ -61,6 +62,13 @@ def test_maps_statistics_and_gradient(device, shape, stride):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dtypes(device, dtype, stride):
     check(random_map((2, 17, 4, 5), dtype), stride, device)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 5), (1, 33, 3, 1)])
+def test_odd_shapes_in_half_precision(device, shape, dtype, stride):
+    check(random_map(shape, dtype), stride, device)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -160,6 +168,20 @@ def test_what_it_cannot_do_is_refused(device):
             avg_pool(x[:, :, :0])
     with pytest.raises(PartnasError, match="shape and dtype"):
         torch.ops.partnas_triton.pool_backward(x, x, True, 2)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1 << 30), (1, 1, (1 << 30) + 1, 1)], ids=str)
+def test_a_row_or_column_that_int32_cannot_count_is_refused(shape):
+    x = torch.empty(shape, device="meta")
+    for call in (
+        lambda: kernels.pool_pair(x, 1),
+        lambda: kernels.pool_pair_backward(x, x, x, 1),
+        lambda: kernels.pool(x, False, 1),
+        lambda: kernels.pool_backward(x, x, True, 1),
+    ):
+        with pytest.raises(PartnasError, match="too large for the Triton kernels"):
+            call()
+    kernels._check("pool", torch.empty((1, 2, 1 << 30, 1 << 29), device="meta"), 1)
 
 
 def test_opcheck(device):

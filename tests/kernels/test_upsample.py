@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from map_cases import EMPTY, LAYOUTS, assert_as_exact_as, random_map
 
+from partnas.errors import PartnasError
 from partnas.ops import use_backend
 from partnas.ops.upsample import reference, upsample
 
@@ -33,6 +34,13 @@ def check(x, factor, device, gradient=None):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_output_and_gradient(device, shape, factor):
     check(random_map(shape), factor, device)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 3), (1, 33, 3, 1)])
+def test_odd_shapes_in_half_precision(device, shape, dtype, factor):
+    check(random_map(shape, dtype), factor, device)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -70,6 +78,23 @@ def test_float64_is_left_to_the_reference(device):
     x = random_map((1, 3, 4, 5), torch.float64).to(device)
     with use_backend("triton"):
         assert torch.equal(upsample(x, 2), reference(x, 2))
+
+
+def test_what_it_cannot_do_is_refused(device):
+    x = random_map((1, 3, 4, 6)).to(device)
+    with use_backend("triton"):
+        upsample(x, 2)
+        for wrong in (x[0], x[None]):
+            with pytest.raises(PartnasError, match=f"upsample: maps must be .* got {wrong.dim()} dimensions"):
+                upsample(wrong, 2)
+    operators = torch.ops.partnas_triton
+    with pytest.raises(PartnasError, match=r"upsample_backward: maps must be .* got 3 dimensions"):
+        operators.upsample_backward(x[0], 2)
+    with pytest.raises(PartnasError, match="multiples of 4"):
+        operators.upsample_backward(x, 4)
+    for call in (operators.upsample, operators.upsample_backward):
+        with pytest.raises(PartnasError, match="factor 3 is neither 2 nor 4"):
+            call(x, 3)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
