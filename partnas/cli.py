@@ -5,6 +5,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,13 +71,17 @@ def data_settings(data: list[str] | None, skip_broken: bool = False) -> dict[str
 def measured_data(
     data: list[str] | None, skip_broken: bool, protocol: int, stride: int | None, split: str = "test", **more: Any
 ):
-    """The data that a trained network is run on; the embedded sample is small, and read whole."""
+    """The data that a trained network is run on."""
     from partnas.config import data_config
 
-    strides = {"train_stride": 5, "test_stride": 64} if data else {"train_stride": 1, "test_stride": 1}
-    if stride is not None:
-        strides[f"{split}_stride"] = stride
-    return data_config({**data_settings(data, skip_broken), "protocol": protocol, **strides, **given(**more)})
+    more[f"{split}_stride"] = stride
+    return data_config({**data_settings(data, skip_broken), "protocol": protocol, **given(**more)})
+
+
+def list_skipped(lines: Sequence[str]) -> None:
+    """Each annotation or image that was left out as broken, on stderr, for commands that write no file that lists them."""
+    for line in lines:
+        typer.echo(f"left out: {line}", err=True)
 
 
 def refuse_with_mupots(**flags: Any) -> None:
@@ -256,6 +261,7 @@ def mupots(
 
     result = score(results, root_named([f"mupots={data}"]), out, skip_broken)
     typer.echo(json.dumps(result, indent=1) if as_json else table(result))
+    list_skipped(result["skipped"])
 
 
 @app.command()
@@ -297,6 +303,7 @@ def roots(
         people = datasets.frames(source, split)
     entries = write_roots(run, people, out, flip_test, batch_size, device, progress=not quiet)
     typer.echo(f"{out}: {len(entries)} roots")
+    list_skipped(people.skipped)
 
 
 @app.command()

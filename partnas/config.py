@@ -48,8 +48,12 @@ class DataConfig(Strict):
         None, description="boxes and root positions of the test people, in a file such as RootNet writes"
     )
     protocol: Literal[1, 2] = 2
-    train_stride: int = pydantic.Field(5, ge=1, description="keep frames with frame_idx % stride == 0 in training")
-    test_stride: int = pydantic.Field(64, ge=1)
+    train_stride: int = pydantic.Field(
+        5,
+        ge=1,
+        description="keep frames with frame_idx % stride == 0 in training; 1 if not given for the embedded sample",
+    )
+    test_stride: int = pydantic.Field(64, ge=1, description="the same in testing")
     monitor_frames: int = pydantic.Field(
         128, ge=0, description="training frames held out of training and measured after every epoch"
     )
@@ -67,6 +71,13 @@ class DataConfig(Strict):
                 raise ValueError(f"sets: {chosen.name}: root is missing; name the set's folder")
         if self.sets and not any(chosen.name in WITH_DEPTH for chosen in self.sets):
             raise ValueError(f"sets: none of them is 3D; add one of {', '.join(WITH_DEPTH)}")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _take_the_sample_whole(self) -> "DataConfig":
+        if self.in_order()[0].root is None:
+            for name in {"train_stride", "test_stride"} - self.model_fields_set:
+                setattr(self, name, 1)
         return self
 
     def in_order(self) -> list[SetConfig]:

@@ -84,6 +84,7 @@ def evaluate(
         "data": datasets.name_of(data),
         "roots": Path(data.roots).name if data.roots else "annotation",
         "skipped": test.skipped,
+        "left_out": test.left_out,
         **flops.count(network, space.input_size),
     }
     write_examples(out, dataset, predicted)

@@ -165,6 +165,10 @@ class Job(abc.ABC):
     train_set: PoseDataset
     steps_per_epoch: int
 
+    def account(self) -> dict[str, Any]:
+        """Whom the job reads, and who is left out: what ``data.json`` holds."""
+        return account(self.train_set.source)
+
     @abc.abstractmethod
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rates of ``epoch``, which counts from 1."""
@@ -214,7 +218,7 @@ def run_job(job: Job, run: Run, config: JobConfig, world: World, resume: bool = 
         done = record["step"]
     job.begin_at(done)
     run.open(config.model_dump(), done)
-    run.write("data.json", account(job.train_set.source))
+    run.write("data.json", job.account())
 
     def check(figures: dict[str, Any], step: int, saved: int) -> None:
         for name, value in figures.items():

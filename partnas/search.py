@@ -54,6 +54,9 @@ class Search(Job):
             self.weight_step = GraphedStep(self.weight_step, "weight step")
             self.first_order_step = GraphedStep(self.first_order_step, "alpha step", beside=self.weight_step)
 
+    def account(self) -> dict[str, Any]:
+        return {**super().account(), "validation": datasets.account(self.validation_set.source)}
+
     def begin_at(self, step: int) -> None:
         config = self.config
         alpha_steps = max(0, step - (config.alpha_epoch - 1) * self.steps_per_epoch)

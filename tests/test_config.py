@@ -131,6 +131,16 @@ def test_sets_that_cannot_be(data, named):
     assert "\n" not in str(caught.value)
 
 
+def test_the_embedded_sample_is_taken_whole():
+    def strides(**data):
+        data = load_config("train", "small", None, {"genotype": "reference", "data": data}).data
+        return data.train_stride, data.test_stride
+
+    assert strides() == (1, 1)
+    assert strides(test_stride=4) == (1, 4)
+    assert strides(root="somewhere") == strides(sets=[{"name": "human36m", "root": "somewhere"}]) == (5, 64)
+
+
 def test_merge_keeps_its_arguments():
     base = {"a": {"b": 1}}
     assert merge(base, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}

@@ -86,7 +86,7 @@ def test_a_mixture_trains_and_resumes_to_the_same_bits(release, tmp_path):
     assert len(whole.monitor_set) == 1
     assert whole.monitor_set.has_depth.all()
     account = json.loads((tmp_path / "whole" / "data.json").read_text())
-    assert account.pop("left_out") == {"no keypoints": 2, "crowd": 1}
+    assert account.pop("left_out") == {"mpii: no keypoints": 1, "coco: no keypoints": 1, "coco: crowd": 1}
     assert [line.split(": ")[1] for line in account.pop("skipped")] == ["annotation 105", "annotation 106"]
     assert account == {"sets": "human36m+mpii+coco", "people": 19, "with_depth": 14}
 
@@ -146,9 +146,23 @@ def test_broken_people_stop_the_job_or_are_listed(cli, genotype_file, tmp_path):
     assert not (tmp_path / "run").exists()
     cli(*arguments, "--skip-broken")
     account = json.loads((tmp_path / "run" / "data.json").read_text())
-    assert (account["people"], account["with_depth"], account["left_out"]) == (15, 14, {"no keypoints": 1})
+    assert (account["people"], account["with_depth"], account["left_out"]) == (15, 14, {"mpii: no keypoints": 1})
     assert len(account["skipped"]) == 1
     assert "annotation 1: keypoints" in account["skipped"][0]
+
+
+def test_a_search_lists_whom_it_leaves_out_of_its_validation_people(cli, tmp_path):
+    def spoil(subject, data, camera, joints):
+        if subject == 7:
+            data["annotations"][0]["bbox"] = [1, 2]
+
+    write_set(tmp_path / "Human36M", subjects=(1, 5, 6, 7, 8), change=spoil)
+    arguments = ["search", "--out", tmp_path / "run", *TINY, "--set", "epochs=1", "--data", tmp_path / "Human36M"]
+    cli(*arguments, "--skip-broken")
+    account = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert account["skipped"] == []
+    assert len(account["validation"]["skipped"]) == 1
+    assert "subject7_data.json: annotation" in account["validation"]["skipped"][0]
 
 
 def test_missing_folders_are_told_with_the_names_there_are(release):

@@ -130,8 +130,11 @@ def concatenated(sets: Sequence[Frames]) -> Frames:
             setattr(joined, name, np.concatenate([getattr(source, name) for source in sets]))
     joined.image_names = np.concatenate([_names_below(root, source) for source in sets])
     joined.skipped = [line for source in sets for line in source.skipped]
-    reasons = dict.fromkeys(reason for source in sets for reason in source.left_out)
-    joined.left_out = {reason: sum(source.left_out.get(reason, 0) for source in sets) for reason in reasons}
+    joined.left_out = {}
+    for source in sets:
+        for reason, number in source.left_out.items():
+            reason = reason if joined.name == source.name else f"{source.name}: {reason}"
+            joined.left_out[reason] = joined.left_out.get(reason, 0) + number
     return joined
 
 

@@ -42,7 +42,9 @@ def test_joined_sets_hold_every_person_and_find_every_image(sets):
     assert list(joined.image_paths) == [path for source in sets for path in source.image_paths]
     assert joined.has_depth.tolist() == [kind for source in sets for kind in source.has_depth.tolist()]
     assert joined.action.tolist()[:4] == ["Walking"] * 3 + [""]
-    assert joined.left_out == {"no keypoints": 2, "crowd": 1, "too near another person": 3}
+    assert joined.left_out == {
+        "mpii: no keypoints": 1, "coco: crowd": 1, "coco: no keypoints": 1, "muco: too near another person": 3,
+    }  # fmt: skip
     assert len(joined.skipped) == 2
     dataset = PoseDataset(joined, 32, 8, 16)
     assert all(dataset[index]["coordinates"].isfinite().all() for index in range(len(dataset)))
