@@ -203,17 +203,25 @@ int pixels_together(const void* input, const void* output, int64_t pixel_bytes, 
   return static_cast<int>(most_tile_bytes / (step * pixel_bytes) * step);
 }
 
+int64_t unit_of(const void* input, const void* output, int64_t run_bytes) {
+  int64_t unit = 16;
+  while (run_bytes % unit || reinterpret_cast<uintptr_t>(input) % unit || reinterpret_cast<uintptr_t>(output) % unit)
+    unit /= 2;
+  return unit;
+}
+
 }  // namespace
+
+bool channel_shuffle_fits(const void* input, const void* output, int64_t runs, int64_t run_bytes) {
+  constexpr int64_t most = INT_MAX - threads * units_each;
+  return runs <= most && run_bytes / unit_of(input, output, run_bytes) <= most;
+}
 
 Status channel_shuffle(const void* input, void* output, int64_t pixels, int64_t runs, int64_t run_bytes, int64_t groups,
                        const int64_t* order, Stream stream) {
   if (pixels * runs * run_bytes == 0) return success;
-  int64_t unit = 16;
-  while (run_bytes % unit || reinterpret_cast<uintptr_t>(input) % unit || reinterpret_cast<uintptr_t>(output) % unit)
-    unit /= 2;
-  constexpr int64_t most = INT_MAX - threads * units_each;
-  if (runs > most || run_bytes / unit > most) return invalid_value;
-
+  if (!channel_shuffle_fits(input, output, runs, run_bytes)) return invalid_value;
+  const int64_t unit = unit_of(input, output, run_bytes);
   const Shape shape{pixels, static_cast<int>(runs), static_cast<int>(run_bytes / unit), 0, static_cast<int>(runs),
                     static_cast<int>(groups)};
   const bool whole_runs = unit == 16 && run_bytes >= long_run;

@@ -487,12 +487,6 @@ int segments_of(const Grid& grid) {
 
 unsigned blocks_of(const Grid& grid, int64_t tiles) { return static_cast<unsigned>(tiles * grid.slices.count); }
 
-// Whether a row of an image is short enough to be counted in int.
-bool fits(const PoolShape& shape) {
-  constexpr int64_t most = 1 << 30;
-  return shape.height <= most && shape.width <= most && shape.width * shape.channels <= most;
-}
-
 bool is_empty(const PoolShape& shape) {
   return shape.batch == 0 || shape.channels == 0 || shape.height == 0 || shape.width == 0;
 }
@@ -519,8 +513,13 @@ Status launch_backward(const PoolShape& shape, const void* max_gradient, const v
 
 }  // namespace
 
+bool pool_fits(const PoolShape& shape) {
+  constexpr int64_t most = 1 << 30;
+  return shape.height <= most && shape.width <= most && shape.width * shape.channels <= most;
+}
+
 int64_t pool_pair_scratch(Storage storage, const PoolShape& shape) {
-  if (is_empty(shape) || !fits(shape)) return 0;
+  if (is_empty(shape) || !pool_fits(shape)) return 0;
   return larger_of_widths(storage, [&](int vector) {
     return 2 * moments_left * shape.channels * segments_of(forward_grid(shape, vector));
   });
@@ -529,7 +528,7 @@ int64_t pool_pair_scratch(Storage storage, const PoolShape& shape) {
 Status pool_pair(Storage storage, const PoolShape& shape, const void* x, float* scratch, void* max_map, void* avg_map,
                  float* statistics, Stream stream) {
   if (shape.channels == 0) return success;
-  if (!fits(shape)) return invalid_value;
+  if (!pool_fits(shape)) return invalid_value;
   return dispatch(storage, [&](auto number) {
     using T = decltype(number);
     const bool vectors = divides<T>(shape.channels) && is_aligned(x) && is_aligned(max_map) && is_aligned(avg_map);
@@ -555,7 +554,7 @@ Status pool_pair(Storage storage, const PoolShape& shape, const void* x, float* 
 
 Status pool(Storage storage, const PoolShape& shape, bool takes_max, const void* x, void* map, Stream stream) {
   if (is_empty(shape)) return success;
-  if (!fits(shape)) return invalid_value;
+  if (!pool_fits(shape)) return invalid_value;
   return dispatch(storage, [&](auto number) {
     using T = decltype(number);
     return with_width<T>(divides<T>(shape.channels) && is_aligned(x) && is_aligned(map), [&](auto width) {
@@ -570,7 +569,7 @@ Status pool(Storage storage, const PoolShape& shape, bool takes_max, const void*
 Status pool_pair_backward(Storage storage, const PoolShape& shape, const void* max_gradient, const void* avg_gradient,
                           const void* x, void* gradient, Stream stream) {
   if (is_empty(shape)) return success;
-  if (!fits(shape)) return invalid_value;
+  if (!pool_fits(shape)) return invalid_value;
   return dispatch(storage, [&](auto number) {
     using T = decltype(number);
     const bool vectors = divides<T>(shape.channels) && is_aligned(max_gradient) && is_aligned(avg_gradient) &&

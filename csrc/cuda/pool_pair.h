@@ -15,6 +15,9 @@ struct PoolShape {
   int64_t output_width() const { return (width + stride - 1) / stride; }
 };
 
+// Whether the image is small enough to be counted in int, along its axes and along a row.
+bool pool_fits(const PoolShape& shape);
+
 // Both maps, and statistics [2, 2, C] of them; scratch of pool_pair_scratch floats.
 int64_t pool_pair_scratch(Storage storage, const PoolShape& shape);
 Status pool_pair(Storage storage, const PoolShape& shape, const void* x, float* scratch, void* max_map, void* avg_map,

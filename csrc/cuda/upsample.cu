@@ -141,12 +141,6 @@ __global__ void __launch_bounds__(threads, 2)
   }
 }
 
-bool fits(int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t factor) {
-  constexpr int64_t most = INT_MAX / 2;
-  return height <= most / factor && width <= most / factor / channels && batch <= most / (height + 1) &&
-         (factor == 2 || factor == 4);
-}
-
 // Slices of at most 32 vectors, so that a block has neighbours that read the same pixels; and strips as long as leave
 // every multiprocessor something to do.
 Strips strips_of(int64_t batch, int64_t height, int64_t width, int64_t channels, int count) {
@@ -183,10 +177,16 @@ Status choose(Storage storage, bool aligned, int64_t channels, int64_t factor, c
 
 }  // namespace
 
+bool upsample_fits(int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t factor) {
+  constexpr int64_t most = INT_MAX / 2;
+  return height <= most / factor && (channels == 0 || width <= most / factor / channels) &&
+         batch <= most / (height + 1);
+}
+
 Status upsample(Storage storage, const void* small, int64_t batch, int64_t height, int64_t width, int64_t channels,
                 int64_t factor, void* large, Stream stream) {
   if (batch * height * width * channels == 0) return success;
-  if (!fits(batch, height, width, channels, factor)) return invalid_value;
+  if ((factor != 2 && factor != 4) || !upsample_fits(batch, height, width, channels, factor)) return invalid_value;
   return choose(storage, is_aligned(small) && is_aligned(large), channels, factor, [&](auto type, auto count, auto by) {
     using T = decltype(type);
     const int vectors = static_cast<int>(channels / decltype(count)::value);
@@ -204,7 +204,7 @@ Status upsample(Storage storage, const void* small, int64_t batch, int64_t heigh
 Status upsample_backward(Storage storage, const void* large, int64_t batch, int64_t height, int64_t width,
                          int64_t channels, int64_t factor, void* small, Stream stream) {
   if (batch * height * width * channels == 0) return success;
-  if (!fits(batch, height, width, channels, factor)) return invalid_value;
+  if ((factor != 2 && factor != 4) || !upsample_fits(batch, height, width, channels, factor)) return invalid_value;
   return choose(storage, is_aligned(small) && is_aligned(large), channels, factor, [&](auto type, auto count, auto by) {
     using T = decltype(type);
     const Strips strips = strips_of(batch, height, width, channels, decltype(count)::value);

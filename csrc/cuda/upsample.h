@@ -8,6 +8,9 @@
 
 namespace partnas::cuda {
 
+// Whether rows of the large map, and rows of the whole batch, are few and short enough to be counted in int.
+bool upsample_fits(int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t factor);
+
 // small [B, H, W, C] -> large [B, factor * H, factor * W, C]; factor is 2 or 4.
 Status upsample(Storage storage, const void* small, int64_t batch, int64_t height, int64_t width, int64_t channels,
                 int64_t factor, void* large, Stream stream);

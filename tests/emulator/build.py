@@ -190,7 +190,7 @@ class Library:
         self._machine = machine()
         self._library = self._machine.load(str(path), _variables(path))
         self.kinds: dict[str, str] = self._library.kinds
-        self.facts: list[tuple[str, int, int, int]] = self._library.facts
+        self.facts: list[tuple[str, int, int, int, int]] = self._library.facts
 
     def run(self, name: str, *arguments, orders: int | None = None) -> tuple[np.ndarray, ...]:
         """Call a launcher once for every order of threads and blocks; its outputs must be the same bit for bit.
@@ -332,7 +332,7 @@ def _with_lines(text: str) -> str:
 def _description(header: Path) -> str:
     """C++ that tells the emulator which launchers, and facts, a header declares."""
     text = header.read_text()
-    functions = re.findall(r"^(?:Status|int64_t|int) (\w+)\(", text, re.MULTILINE)
+    functions = re.findall(r"^(?:Status|int64_t|int|bool) (\w+)\(", text, re.MULTILINE)
     facts = re.findall(r"^Facts (\w+)\(\)", text, re.MULTILINE)
     bound = [f'entries.push_back(Bound<partnas::cuda::{name}>::entry("{name}"));' for name in functions]
     stated = [f"for (const auto& fact : partnas::cuda::{name}()) facts.push_back(fact);" for name in facts]

@@ -12,7 +12,10 @@ namespace {
 
 PoolShape pool_shape(const Tensor& x, int64_t stride, const char* name) {
   check_pool(x, stride, name);
-  return {x.size(0), x.size(1), x.size(2), x.size(3), stride};
+  const PoolShape shape{x.size(0), x.size(1), x.size(2), x.size(3), stride};
+  STD_TORCH_CHECK(pool_fits(shape), name,
+                  ": more than 2^30 numbers in a row of x, or 2^30 rows in an image, are for the reference");
+  return shape;
 }
 
 Tensor empty_pool(const Tensor& x, const PoolShape& shape) {
