@@ -27,6 +27,7 @@ from partnas.metrics.mupots_files import (
 )
 from partnas.networks import for_inference, load_pose_network
 from partnas.protocol_tables import mupots_table
+from partnas.protocols import trained_on
 from partnas.roots import ANNOTATED, has_annotated_boxes
 from partnas.run import write_json
 from partnas.skeleton import MUPOTS, Skeleton
@@ -76,7 +77,8 @@ def evaluate_mupots(
         progress: Whether to show a bar.
 
     Returns:
-        What ``evaluation.json`` holds: :func:`partnas.metrics.mupots.pck_report` and what it was measured with.
+        What ``evaluation.json`` holds: :func:`partnas.metrics.mupots.pck_report` and what it was measured with;
+        ``trained_on`` is what :func:`partnas.protocols.trained_on` finds.
 
     Raises:
         PartnasError: The checkpoint or the data set is broken or missing, the network lacks a part, ``out`` cannot be
@@ -84,6 +86,7 @@ def evaluate_mupots(
     """
     scipy_io()
     require_writable(out)
+    trained = trained_on(run)
     world = join(device)
     network = load_pose_network(run).to(world.device)
     space = network.space
@@ -100,6 +103,7 @@ def evaluate_mupots(
     write_results(out, predicted, np.union1d(images, truth.frames).tolist())
     result = {
         "data": root.resolve().name,
+        "trained_on": trained,
         "roots": "annotation" if roots is None else roots.name,
         "boxes": ANNOTATED if roots is None or has_annotated_boxes(roots) else roots.name,
         "truth": truth_file,
@@ -136,6 +140,7 @@ def score(results: Path, root: Path, out: Path | None = None, skip_broken: bool 
         raise PartnasError(f"{results}: {strangers[0]} is of no sequence of {root}; name the set that was predicted")
     result = {
         "data": root.resolve().name,
+        "trained_on": None,
         "roots": "result files",
         "boxes": "result files",
         "truth": truth_file,

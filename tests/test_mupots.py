@@ -58,7 +58,9 @@ def perfect(monkeypatch):
 
 @pytest.mark.parametrize("skeleton", ["muco", "mupots"])
 def test_right_poses_are_all_right(perfect, data, tmp_path, skeleton):
-    result = mupots.evaluate_mupots(untrained(tmp_path / "run", skeleton), data, tmp_path / "out", progress=False)
+    run = untrained(tmp_path / "run", skeleton, ["muco", "coco"])
+    result = mupots.evaluate_mupots(run, data, tmp_path / "out", progress=False)
+    assert result["trained_on"] == {"sets": ["muco", "coco"], "protocol": 2}
     assert result["people"] == result["matched_people"] == sum(PEOPLE.values())
     assert result["frames"] == 4
     for kind in ("relative", "absolute"):
@@ -132,7 +134,9 @@ def test_a_frame_of_nobody_but_a_person_left_out_has_its_entry(perfect, run, tmp
         assert scipy.io.loadmat(out / name)["TS2_img_000001"].size == 0
     assert (result["people"], result["matched_people"], result["frames"]) == (7, 6, 4)
     assert len(result["skipped"]) == 1
-    assert "2 of 20 sequences, annotated root depths, 1 left out" in (out / "table7.csv").read_text()
+    assert (
+        "2 of 20 sequences, annotated root depths, training not known, 1 left out" in (out / "table7.csv").read_text()
+    )
     again = mupots.score(out, root)
     assert [again[field] for field in ("people", "relative")] == [result[field] for field in ("people", "relative")]
 
@@ -172,7 +176,8 @@ def test_the_command_line_measures_and_recomputes_from_the_files(cli, data, run,
     recomputed = json.loads((again / "evaluation.json").read_text())
     for field in ("people", "matched_people", "relative", "absolute"):
         assert recomputed[field] == stored[field], field
-    assert (again / "table7.csv").exists()
+    assert stored["trained_on"] is recomputed["trained_on"] is None
+    assert "training not known" in (again / "table7.csv").read_text()
 
 
 def test_boxes_and_depths_from_a_file(cli, data, run, tmp_path):

@@ -61,9 +61,12 @@ def test_what_is_not_the_protocol_is_not_ranked_against_it(options, data):
     assert row.count("–") == len(set(ACTIONS) - set(options.get("actions", ACTIONS)))
 
 
-def mupots(sequences=SEQUENCES, roots="rootnet.json", boxes="rootnet.json", skipped=()):
+MUCO = {"sets": ["muco", "coco"], "protocol": 2}
+
+
+def mupots(sequences=SEQUENCES, roots="rootnet.json", boxes="rootnet.json", skipped=(), trained=MUCO):
     return {
-        "data": "folder", "roots": roots, "boxes": boxes, "skipped": list(skipped),
+        "data": "folder", "trained_on": trained, "roots": roots, "boxes": boxes, "skipped": list(skipped),
         "relative": {"all": {"pck_per_sequence": dict.fromkeys(sequences, 90.0)}},
     }  # fmt: skip
 
@@ -78,9 +81,31 @@ def test_mupots_is_a_row_of_table_7():
         ({"roots": "annotation", "boxes": "annotation"}, "MuPoTS-3D, annotated root depths"),
         ({"boxes": "annotation"}, "MuPoTS-3D, annotated boxes"),
         ({"skipped": ["a line"]}, "MuPoTS-3D, 1 left out"),
+        ({"trained": {"sets": ["human36m", "mpii"], "protocol": 2}}, "MuPoTS-3D, not trained on MuCo-3DHP"),
+        ({"trained": {"sets": ["embedded sample"], "protocol": 2}}, "MuPoTS-3D, not trained on MuCo-3DHP"),
+        ({"trained": None}, "MuPoTS-3D, training not known"),
     ):
         assert mupots_table(mupots(**options), "mine").rows[-1].data == data
     few = mupots_table(mupots(["TS1", "TS3"]), "mine")
     assert few.rows[-1].data == "MuPoTS-3D, 2 of 20 sequences"
     assert few.rows[-1].values["Average"] is None
     assert mupots_table(mupots(["mine1"]), "mine").rows[-1].data == "folder"
+
+
+def test_table_7_says_what_was_trained_on():
+    def notes(**options):
+        return " ".join(mupots_table(mupots(**options), "mine").notes)
+
+    theirs = "; the paper's on MuCo-3DHP and 2D poses of COCO."
+    assert f"The measured network was trained on MuCo-3DHP, COCO{theirs}" in notes()
+    mixed = {"sets": ["muco", "human36m"], "protocol": 2}
+    assert f"The measured network was trained on MuCo-3DHP, Human3.6M{theirs}" in notes(trained=mixed)
+    assert mupots_table(mupots(trained=mixed), "mine").rows[-1].data == "MuPoTS-3D"
+    assert f"trained on embedded sample{theirs}" in notes(trained={"sets": ["embedded sample"], "protocol": 2})
+    assert "trained on" not in notes(trained=None)
+    files = {"roots": "result files", "boxes": "result files", "trained": None}
+    assert "result files, which tell neither what the network was trained on nor" in notes(**files)
+    row = next(line for line in mupots_table(mupots(**files), "mine").to_markdown().splitlines() if "→ mine" in line)
+    assert "MuPoTS-3D, training not known" in row
+    assert "**" not in row
+    assert "<u>" not in row
