@@ -76,7 +76,8 @@ def norm_sum(
         Accumulates in float32 at least.
 
     Raises:
-        ValueError: There is neither a map nor an identity, or the numbers of maps and weights differ.
+        ValueError: There is neither a map nor an identity, the numbers of maps and weights differ, or statistics have
+            another shape.
     """
     if not maps and not identities:
         raise ValueError("norm_sum: give at least one map or identity")
@@ -84,6 +85,9 @@ def norm_sum(
         identity_weights = weights.new_zeros(0)
     if len(weights) != len(maps) or len(statistics) != len(maps) or len(identity_weights) != len(identities):
         raise ValueError("norm_sum: each map needs its statistics and weight, each identity its weight")
+    channels = (*maps, *identities)[0].shape[1:2]
+    if statistics.shape != (len(maps), 2, *channels):
+        raise ValueError(f"norm_sum: statistics must be (K, 2, C), got {tuple(statistics.shape)}")
     operators = _operators((*maps, *identities), statistics, weights, identity_weights, shift)
     settings = _Settings(eps, fixed, synchronised and not fixed, len(maps), operators)
     if torch.is_grad_enabled():

@@ -449,6 +449,9 @@ def test_every_output_is_written(backend):
 def test_wrong_counts_are_refused(backend):
     z = random_map((2, 3, 4, 4))
     statistics = norm_stats([z])
+    for shape in [(1, 2), (1, 3, 5), (1, 2, 4)]:
+        with pytest.raises(ValueError, match="statistics must be"):
+            norm_sum([torch.ones(2, 5, 3, 3)], torch.ones(shape), torch.ones(1))
     with pytest.raises(ValueError, match="at least one"):
         norm_sum([], statistics[:0], torch.ones(0))
     with pytest.raises(ValueError, match="weight"):
