@@ -16,10 +16,11 @@ constexpr Status success = 0, invalid_value = 1;
 const char* describe(Status status);
 
 // How a kernel is launched, for the table of resources. `name`: a regular expression that its demangled name matches;
-// `warps`: the occupancy floor, resident warps per multiprocessor at the least.
+// `warps`: the occupancy floor, resident warps per multiprocessor at the least; `architecture`: the one that it is
+// launched so on, such as 90, or 0 for all.
 struct KernelFacts {
   const char* name;
-  int threads, dynamic_bytes, warps;
+  int threads, dynamic_bytes, warps, architecture = 0;
 };
 using Facts = std::vector<KernelFacts>;
 

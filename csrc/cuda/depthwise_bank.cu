@@ -1098,21 +1098,35 @@ Status depthwise_bank_backward(Storage storage, const BankShape& shape, const Ba
   return normalise(storage, shape, device, {x, x_gradient, prologue, means, slopes, 0, 0, 0, 0}, stream);
 }
 
-// The shapes of a bank of four on the least shared memory that a device has.
+// The shapes of a bank of four. Where the shared memory of two blocks fits, two are to be resident.
 Facts depthwise_bank_facts() {
-  constexpr BankDevice device{72, bytes_without_async};
+  struct Architecture {
+    int number;
+    BankDevice device;
+  };
+  constexpr Architecture architectures[] = {
+      {75, {72, 64 << 10}}, {80, {108, 163 << 10}}, {90, {132, 227 << 10}}, {100, {148, 227 << 10}}};
+  struct Names {
+    Storage storage;
+    int64_t stride;
+    const char *forward, *backward;
+  };
+  constexpr Names launches[] = {{Storage::float32, 1, "bank_forward<float, 1>", "bank_backward<float, 1>"},
+                                {Storage::float32, 2, "bank_forward<float, 2>", "bank_backward<float, 2>"},
+                                {Storage::bfloat16, 1, "bank_forward<__.*, 1>", "bank_backward<__.*, 1>"},
+                                {Storage::bfloat16, 2, "bank_forward<__.*, 2>", "bank_backward<__.*, 2>"}};
   constexpr BankFilter filters[] = {{3, 1, 1}, {5, 1, 1}, {3, 2, 1}, {5, 2, 1}};
   Facts facts;
-  for (const int64_t stride : {1, 2}) {
-    const BankShape shape{40, 16, 128, 128, stride, 4};
-    const ForwardPlan forward = plan_forward(Storage::float32, shape, filters, 4, device);
-    const BackwardPlan backward = plan_backward(Storage::float32, shape, filters, 4, sum_rows, device);
-    const char* const names[2][2] = {{"bank_forward<.*, 1>", "bank_backward<.*, 1>"},
-                                     {"bank_forward<.*, 2>", "bank_backward<.*, 2>"}};
-    facts.push_back({names[stride - 1][0], forward.threads, static_cast<int>(forward.bytes),
-                     forward.threads / warp_size});
-    facts.push_back({names[stride - 1][1], backward.threads, static_cast<int>(backward.bytes),
-                     backward.threads / warp_size});
+  for (const auto& [number, device] : architectures) {
+    const auto add = [&](const char* name, const auto& plan) {
+      const int blocks = plan.bytes <= room_for(device, 2) ? 2 : 1;
+      facts.push_back({name, plan.threads, static_cast<int>(plan.bytes), blocks * plan.threads / warp_size, number});
+    };
+    for (const auto& [storage, stride, forward, backward] : launches) {
+      const BankShape shape{40, 16, 128, 128, stride, 4};
+      add(forward, plan_forward(storage, shape, filters, 4, device));
+      add(backward, plan_backward(storage, shape, filters, 4, sum_rows, device));
+    }
   }
   facts.push_back({"bank_finish", finish_threads, 0, 32});
   facts.push_back({"bank_normalise<.*>", normalise_threads, 0, 24});

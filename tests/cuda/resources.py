@@ -78,12 +78,18 @@ def cuda_rows(operator: str, nvcc: str) -> list[dict]:
     facts = build.load(operator).facts
     rows = []
     for name, architecture, stack, stores, loads, registers, rest in found:
-        matching = [fact for fact in facts if re.search(rf"(^|::){fact[0]}($|<)", names[name])]
+        matching = [
+            fact
+            for fact in facts
+            if re.search(rf"(^|::){fact[0]}($|<)", names[name]) and fact[4] in (0, int(architecture))
+        ]
         if not matching:
-            raise ValueError(f"csrc/cuda/{operator}.cu: {operator}_facts() names no launch of {names[name]}")
+            raise ValueError(
+                f"csrc/cuda/{operator}.cu: {operator}_facts() names no launch of {names[name]} on sm_{architecture}"
+            )
         static = int((re.search(r"(\d+) bytes smem", rest) or [0, 0])[1])
         local = int((re.search(r"(\d+) bytes lmem", rest) or [0, 0])[1])
-        for pattern, threads, dynamic, floor in matching:
+        for pattern, threads, dynamic, floor, _ in matching:
             rows.append(
                 {
                     "floor": "cuda",
@@ -202,7 +208,8 @@ def text(rows: list[dict], compilers: dict[str, str]) -> str:
         f"nvcc {compilers['nvcc']}, Triton {compilers['triton']}. `gpu_resources.json` has a row for every instance;",
         "a line here is a kernel at one launch configuration, with the most registers and the fewest resident warps of its",
         "instances, on compute capability 7.5 / 8.0 / 9.0 / 10.0. Threads and shared memory (static + dynamic bytes) are",
-        "those of a block. No kernel spills or has local memory; the floor is what resident warps must not fall below.",
+        "those of a block, and like the floor, which resident warps must not fall below, are told once where the same on all",
+        "four. No kernel spills or has local memory.",
         "A multiprocessor holds 32 warps at most on 7.5, and 64 from 8.0 on.",
     ]
     groups = defaultdict(list)
@@ -222,13 +229,13 @@ def text(rows: list[dict], compilers: dict[str, str]) -> str:
             by = {a: [row for row in group if row["architecture"] == a] for a in ARCHITECTURES}
             registers = " / ".join(str(max(row["registers"] for row in by[a])) for a in ARCHITECTURES)
             warps = " / ".join(str(min(row["warps"] for row in by[a])) for a in ARCHITECTURES)
-            threads = _span(row["threads"] for row in group)
+            threads = _listed(_span(row["threads"] for row in by[a]) for a in ARCHITECTURES)
             static = max(row["static_shared"] for row in group)
-            shared = f"{static} + {_span(row['dynamic_shared'] for row in group)}"
+            shared = f"{static} + {_listed(_span(row['dynamic_shared'] for row in by[a]) for a in ARCHITECTURES)}"
             instances = len({row["kernel"] for row in group})
             lines.append(
                 f"| `{operator}` | `{launch}` | {instances} | {threads} | {shared} | {registers} | {warps} | "
-                f"{group[0]['warps_floor']} |"
+                f"{_listed(str(by[a][0]['warps_floor']) for a in ARCHITECTURES)} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -236,6 +243,12 @@ def text(rows: list[dict], compilers: dict[str, str]) -> str:
 def _span(values) -> str:
     values = sorted(set(values))
     return str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
+
+
+def _listed(texts) -> str:
+    """One for each architecture, or once what is the same on all."""
+    texts = list(texts)
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
 
 
 def stored(rows: list[dict]) -> str:

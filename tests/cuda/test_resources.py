@@ -50,6 +50,24 @@ def test_the_table_for_people_is_made_of_the_other():
     assert listed == {(floor, operator) for floor in ("cuda", "triton") for operator in resources.operators(floor)}
 
 
+@pytest.mark.skipif(bool(build.missing()), reason=build.missing() or "-")
+def test_a_bank_is_told_as_each_architecture_launches_it():
+    facts = build.load("depthwise_bank").facts
+    told = {a: {fact[0]: fact[1:4] for fact in facts if fact[4] == a} for a in resources.ARCHITECTURES}
+    assert all(list(launches) == list(told[75]) for launches in told.values())
+    assert len(told[75]) == 8
+    for architecture, launches in told.items():
+        limits = resources.MULTIPROCESSORS[architecture]
+        for threads, shared, floor in launches.values():
+            assert shared <= limits.block_shared
+            blocks = min(2, limits.shared // (shared + limits.reserved))
+            assert floor == blocks * threads // 32
+    # Larger tiles where there is more shared memory.
+    assert told[75]["bank_backward<float, 1>"][:2] == (256, 62976)
+    assert told[80]["bank_backward<float, 1>"][:2] == (512, 161280)
+    assert told[90]["bank_backward<float, 1>"][:2] == told[100]["bank_backward<float, 1>"][:2] == (256, 112128)
+
+
 @pytest.mark.parametrize(
     ("architecture", "registers", "shared", "threads", "warps"),
     [

@@ -69,7 +69,7 @@ PYBIND11_MODULE(partnas_emulator, m) {
       .def_property_readonly("facts", [](const Library& library) {
         py::list facts;
         for (const auto& fact : library.facts)
-          facts.append(py::make_tuple(fact.name, fact.threads, fact.dynamic_bytes, fact.warps));
+          facts.append(py::make_tuple(fact.name, fact.threads, fact.dynamic_bytes, fact.warps, fact.architecture));
         return facts;
       });
   m.def("load", &load);

@@ -301,7 +301,7 @@ def test_an_empty_grid_is_refused():
 
 
 def test_the_facts_of_a_file():
-    assert kernels().facts == [("reverse_kernel<128>", 128, 0, 32)]
+    assert kernels().facts == [("reverse_kernel<128>", 128, 0, 32, 0)]
 
 
 HALVES = np.arange(1 << 16, dtype=np.uint16)
