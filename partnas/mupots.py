@@ -108,6 +108,7 @@ def evaluate_mupots(
         "boxes": ANNOTATED if roots is None or has_annotated_boxes(roots) else roots.name,
         "truth": truth_file,
         "skipped": list(dict.fromkeys(annotated.skipped + people.skipped)),
+        "left_out": annotated.left_out,
         "flip_test": flip_test,
         **pck_report(truth, predicted),
         **flops.count(network, space.input_size),
@@ -145,6 +146,7 @@ def score(results: Path, root: Path, out: Path | None = None, skip_broken: bool 
         "boxes": "result files",
         "truth": truth_file,
         "skipped": annotated.skipped,
+        "left_out": annotated.left_out,
         **pck_report(truth, predicted),
     }
     if out is not None:

@@ -1,11 +1,6 @@
-"""Weights of a ResNet under torchvision's names, and the safetensors files that hold them."""
-
-import json
-import struct
+"""Weights of a ResNet under torchvision's names."""
 
 import torch
-
-NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
 
 
 def random_resnet(width=64, blocks=(3, 4, 6, 3), classes=10):
@@ -43,16 +38,3 @@ def random_resnet(width=64, blocks=(3, 4, 6, 3), classes=10):
     tensors["fc.weight"] = torch.randn(classes, before, generator=generator)
     tensors["fc.bias"] = torch.randn(classes, generator=generator)
     return tensors
-
-
-def safetensors_of(tensors):
-    """The bytes of a safetensors file: the header's length, the header in JSON, and the tensors one after another."""
-    header, content = {"__metadata__": {"format": "pt"}}, bytearray()
-    for name, tensor in tensors.items():
-        data = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        offsets = [len(content), len(content) + len(data)]
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
-        content += data
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + bytes(content)

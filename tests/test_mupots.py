@@ -226,3 +226,15 @@ def test_the_folder_by_name(data):
         mupots.root_named([f"mupots={data}", "muco=x"])
     with pytest.raises(PartnasError, match="no such folder"):
         mupots.root_named(["mupots=nowhere"])
+
+
+def test_everyone_left_out_is_listed_where_no_file_is_written(cli, perfect, run, tmp_path):
+    def spoil(content):
+        content["annotations"][0]["bbox"] = [1, 2]
+        content["annotations"][1]["keypoints_cam"] = "none"
+
+    root, out = write_mupots(tmp_path / "MuPoTS", spoil), tmp_path / "out"
+    mupots.evaluate_mupots(run, root, out, skip_broken=True, progress=False)
+    lines = cli("mupots", out, "--data", root, "--skip-broken").stderr.splitlines()
+    listed = [line for line in lines if line.startswith("left out: ")]
+    assert ["annotation 1: bbox" in listed[0], "annotation 2: keypoints_cam" in listed[1]] == [True, True]

@@ -5,7 +5,8 @@ import pytest
 import torch
 import yaml
 from jobs import TINY
-from pretrained_file import random_resnet, safetensors_of
+from pretrained_file import random_resnet
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from partnas.errors import PartnasError
@@ -21,7 +22,7 @@ SMALL = random_resnet(WIDTH, BLOCKS)
 
 
 def written(path, tensors):
-    path.write_bytes(safetensors_of(tensors))
+    save_file(tensors, path)
     return path
 
 
@@ -89,8 +90,11 @@ def without(name):
             {**SMALL, "layer1.0.conv3.weight": torch.zeros(16, 5, 1, 1)},
             r"layer1.0.conv3.weight has shape \(16, 5, 1, 1\) where this backbone has \(16, 4, 1, 1\); give the weights",
         ),
-        ({**SMALL, "bn1.bias": torch.zeros(4, dtype=torch.int64)}, "bn1.bias has dtype 'I64'; store it as one of F64"),
-        (random_resnet(WIDTH, (1, 3, 1, 1)), "layer2.2.conv1.weight is not of this backbone; give the weights of"),
+        (
+            {**SMALL, "bn1.bias": torch.zeros(4, dtype=torch.int64)},
+            "bn1.bias is of torch.int64; store it as floating-point numbers",
+        ),
+        (random_resnet(WIDTH, (1, 3, 1, 1)), "layer2.2.bn1.bias is not of this backbone; give the weights of"),
     ],
 )
 def test_another_networks_weights_are_one_line_and_change_nothing(tmp_path, tensors, message):
@@ -116,29 +120,23 @@ ENTRY = {"dtype": "F32", "shape": [4, 3, 7, 7], "data_offsets": [0, 2352]}
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        (None, r"cannot be read \(No such file or directory\); pretrained names a safetensors file"),
-        (b"", "not a safetensors file"),
-        (b"PK\x03\x04 a zip of pickles, as torch.save writes it", "not a safetensors file"),
-        (struct.pack("<Q", 2**62) + b"{}", "not a safetensors file"),
-        (struct.pack("<Q", 4) + b"{\xff}}", "not a safetensors file"),
-        (struct.pack("<Q", 200_000) + b"[" * 200_000, "not a safetensors file"),
-        (with_header([]), "not a safetensors file"),
-        (with_header({"conv1.weight": 3}), "conv1.weight: no dtype, shape and data_offsets"),
-        (with_header({"conv1.weight": {**ENTRY, "data_offsets": [0]}}), "conv1.weight: no dtype, shape and data_off"),
-        (with_header({"conv1.weight": {**ENTRY, "dtype": []}}), r"conv1.weight has dtype \[\]"),
-        (with_header({"conv1.weight": {**ENTRY, "data_offsets": [-8, 2344]}}), "conv1.weight: data_offsets do not fit"),
-        (with_header({"conv1.weight": {**ENTRY, "data_offsets": [0, 2351]}}), "conv1.weight: data_offsets do not fit"),
-        (with_header({"conv1.weight": {**ENTRY, "data_offsets": ["0", 2352]}}), "conv1.weight: data_offsets do not"),
-        (with_header({"conv1.weight": ENTRY}), "conv1.weight: the file is cut off"),
+        b"",
+        b"PK\x03\x04 a zip of pickles, as torch.save writes it",
+        struct.pack("<Q", 2**62) + b"{}",
+        struct.pack("<Q", 4) + b"{\xff}}",
+        with_header([]),
+        with_header({"conv1.weight": 3}),
+        with_header({"conv1.weight": {**ENTRY, "data_offsets": [0, 2351]}}),
+        with_header({"conv1.weight": ENTRY}),
     ],
 )
-def test_a_broken_file_is_one_line(tmp_path, content, message):
+def test_a_broken_file_is_one_line(tmp_path, content):
     path = tmp_path / "weights.safetensors"
-    if content is not None:
-        path.write_bytes(content)
-    refuse(ResNet(WIDTH, BLOCKS), path, message)
+    refuse(ResNet(WIDTH, BLOCKS), path, r"cannot be read \(.*\); pretrained names a safetensors file")
+    path.write_bytes(content)
+    refuse(ResNet(WIDTH, BLOCKS), path, "not a whole safetensors file")
 
 
 ROOTNET = [

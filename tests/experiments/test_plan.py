@@ -2,7 +2,8 @@ import json
 
 import pytest
 import torch
-from pretrained_file import random_resnet, safetensors_of
+from pretrained_file import random_resnet
+from safetensors.torch import save_file
 
 from partnas.config import merge
 from partnas.errors import PartnasError
@@ -143,10 +144,10 @@ def test_pretrained_weights_are_looked_at_before_anything_is_written(tmp_path):
     refused("resnet50.safetensors: cannot be read", call=Plan("table3", out, settings=settings).open)
     tensors = {name: tensor.to(torch.float16) for name, tensor in random_resnet().items() if "num_batches" not in name}
     last = tensors.pop("layer4.2.bn3.bias")
-    weights.write_bytes(safetensors_of(tensors))
+    save_file(tensors, weights)
     refused("layer4.2.bn3.bias is missing", call=Plan("table3", out, settings=settings).open)
     assert not out.exists()
-    weights.write_bytes(safetensors_of(tensors | {"layer4.2.bn3.bias": last}))
+    save_file(tensors | {"layer4.2.bn3.bias": last}, weights)
     Plan("table3", out, settings=settings).open()
     weights.unlink()
     Plan("table3", out, settings=settings).open()
