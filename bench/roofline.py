@@ -136,6 +136,11 @@ def bank_tile(shape, kinds, stride: int, element: int) -> tuple[int, int]:
     return band, columns
 
 
+def strip_of(rows: int, tiles: int, many_blocks: int, longest: int) -> int:
+    """Rows of a strip, of 4 at least."""
+    return min(longest, max(4, ceil_div(rows, ceil_div(many_blocks, tiles))))
+
+
 def kinds_of(weights, dilations) -> list[tuple[int, int]]:
     return [(w.shape[-1], d) for w, d in zip(weights, dilations, strict=True)]
 
@@ -240,8 +245,7 @@ def pool_lines(shape, stride: int, element: int, backward: bool) -> int:
     span = rows if not backward else rows - (2 if stride == 1 else 1) if across > rows else rows // across * across
     tiles = ceil_div(batch * across, span)
     extent, even = (height, stride) if backward else (down, 1)
-    strip = min(32, max(4, ceil_div(extent, ceil_div(528 if backward else 1056, tiles * slices))))
-    strip = round_up(strip, even)
+    strip = round_up(strip_of(extent, tiles * slices, 528 if backward else 1056, 32), even)
     if backward:
         lines = covered(height, strip, 1, 2 if stride == 1 else 1, 2, height)
         columns = batch * width + (tiles * (4 if stride == 1 else 3) if across > rows else 0)
@@ -311,7 +315,7 @@ def upsample_backward_work(arguments, found) -> Work:
     slices = ceil_div(vectors, 32)
     columns = 256 // ceil_div(vectors, slices)
     tiles = ceil_div(batch * width, columns)
-    strip = min(16, max(4, ceil_div(height, ceil_div(528, tiles * slices))))
+    strip = strip_of(height, tiles * slices, 528, 16)
     down = covered(height, strip, factor, factor // 2, factor + factor // 2 - 1, factor * height)
     across = batch * factor * width + (tiles * factor if columns % width else 0)
     issued = channels * down * across * gradient.element_size() + size_of(found)

@@ -18,8 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from partnas.errors import PartnasError
-from partnas.kernels.launch import Ahead, Config, check_storage, launch
+from partnas.kernels.launch import Ahead, Config, check, check_storage, launch
 from partnas.ops.maps import channels_last, empty_map
 
 # A kind is (size, dilation, whether the gradient of the taps is wanted); a bank is kinds with the number of each.
@@ -534,11 +533,11 @@ def depthwise_bank_backward(
     _check_bank(x, weights, dilations, stride, statistics, scale, shift)
     batch, channels, height, width = x.shape
     coarse = (-(-height // stride), -(-width // stride))
-    _check(
+    check(
         len(gradients) == len(weights) and len(needs) == len(weights) + 3,
         "depthwise_bank_backward: give a gradient for each filter, and needs for x, scale, shift and each",
     )
-    _check(
+    check(
         all(g.dtype == x.dtype and g.shape == (batch, channels, *coarse) for g in gradients),
         "depthwise_bank_backward: a gradient is not like its map",
     )
@@ -632,29 +631,24 @@ def _check_bank(x, weights, dilations, stride, statistics, scale, shift) -> None
     """As csrc/common/depthwise_bank.h has it."""
     name = "depthwise_bank"
     check_storage(name, x)
-    _check(x.dim() == 4, f"{name}: x must be (B, C, H, W), got {x.dim()} dimensions")
-    _check(len(weights) == len(dilations), f"{name}: {len(weights)} filters but {len(dilations)} dilations")
-    _check(stride in (1, 2), f"{name}: stride must be 1 or 2, got {stride}")
+    check(x.dim() == 4, f"{name}: x must be (B, C, H, W), got {x.dim()} dimensions")
+    check(len(weights) == len(dilations), f"{name}: {len(weights)} filters but {len(dilations)} dilations")
+    check(stride in (1, 2), f"{name}: stride must be 1 or 2, got {stride}")
     channels = x.shape[1]
     for f, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
-        _check(
+        check(
             weight.shape in ((channels, 3, 3), (channels, 5, 5)),
             f"{name}: weight {f} must be ({channels}, k, k), k 3 or 5",
         )
-        _check(dilation in (1, 2), f"{name}: dilation {f} must be 1 or 2, got {dilation}")
-    _check((scale is None) == (shift is None), f"{name}: give both of scale and shift, or neither")
-    _check(statistics is None or statistics.shape == (2, channels), f"{name}: statistics must be (2, {channels})")
+        check(dilation in (1, 2), f"{name}: dilation {f} must be 1 or 2, got {dilation}")
+    check((scale is None) == (shift is None), f"{name}: give both of scale and shift, or neither")
+    check(statistics is None or statistics.shape == (2, channels), f"{name}: statistics must be (2, {channels})")
     affine = [t for t in (scale, shift) if t is not None]
-    _check(all(t.numel() == channels for t in affine), f"{name}: scale and shift must be ({channels},)")
+    check(all(t.numel() == channels for t in affine), f"{name}: scale and shift must be ({channels},)")
     numbers = [*weights, *affine, *([] if statistics is None else [statistics])]
-    _check(
+    check(
         all(t.dtype == torch.float32 for t in numbers), f"{name}: weights, statistics, scale and shift must be float32"
     )
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise PartnasError(message)
 
 
 class _Bank:

@@ -57,6 +57,12 @@ STORED = (torch.float32, torch.bfloat16, torch.float16)
 """Dtypes of maps that floating-point kernels are written for."""
 
 
+def check(condition: bool, message: str) -> None:
+    """Raise ``PartnasError`` with the message where a condition does not hold."""
+    if not condition:
+        raise PartnasError(message)
+
+
 def check_storage(name: str, *maps: torch.Tensor) -> None:
     """Refuse maps that the kernels would convert to float32 and back; ``name`` is the operator's.
 

@@ -18,8 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from partnas.errors import PartnasError
-from partnas.kernels.launch import Ahead, Config, check_storage, launch
+from partnas.kernels.launch import Ahead, Config, check, check_storage, launch
 from partnas.ops.maps import channels_last, empty_map
 
 MOST = 32
@@ -52,11 +51,11 @@ FINISH_TABLE = {75: Config({"ROWS": 512}, 8, 1), 80: Config({"ROWS": 1024}, 16, 
 
 
 def norm_stats(maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    _check(len(maps) > 0, "norm_stats: give at least one map")
+    check(len(maps) > 0, "norm_stats: give at least one map")
     check_storage("norm_stats", *maps)
-    _check(all(z.dim() == 4 for z in maps), "norm_stats: maps must be (B, C, H, W)")
+    check(all(z.dim() == 4 for z in maps), "norm_stats: maps must be (B, C, H, W)")
     channels, count = maps[0].shape[1], len(maps)
-    _check(all(z.shape[1] == channels for z in maps), "norm_stats: all maps must have the same channels")
+    check(all(z.shape[1] == channels for z in maps), "norm_stats: all maps must have the same channels")
     if count > MOST:
         return torch.cat([norm_stats(maps[:MOST]), norm_stats(maps[MOST:])])
     if any(z.dtype != maps[0].dtype for z in maps):
@@ -115,15 +114,15 @@ def norm_sum(
     shift: torch.Tensor | None,
     eps: float,
 ) -> torch.Tensor:
-    _check(len(maps) + len(identities) > 0, "norm_sum: give at least one map or identity")
+    check(len(maps) + len(identities) > 0, "norm_sum: give at least one map or identity")
     like = (*maps, *identities)[0]
     _check_maps("norm_sum", like, (*maps, *identities))
     _check_statistics("norm_sum", statistics, len(maps), like.shape[1])
-    _check(
+    check(
         weights.numel() == len(maps) * like.shape[1] and identity_weights.numel() == len(identities),
         "norm_sum: each channel of each map and each identity needs its weight",
     )
-    _check(shift is None or shift.numel() == like.shape[1], "norm_sum: shift must be (C,)")
+    check(shift is None or shift.numel() == like.shape[1], "norm_sum: shift must be (C,)")
     inputs = tuple(channels_last(x) for x in (*maps, *identities))
     out = empty_map(inputs[0], inputs[0].shape)
     statistics, weights, identity_weights = _numbers(statistics), _numbers(weights), _numbers(identity_weights)
@@ -194,12 +193,12 @@ def norm_sum_backward(
     _check_maps("norm_sum_backward", gradient, [maps[k] for k in wanted if 0 <= k < count])
     channels = gradient.shape[1]
     _check_statistics("norm_sum_backward", statistics, count, channels)
-    _check(means.numel() == (count + 1) * channels, "norm_sum_backward: means must be (1 + K, C)")
-    _check(weights.numel() == count * channels, "norm_sum_backward: each channel of each map needs its weight")
+    check(means.numel() == (count + 1) * channels, "norm_sum_backward: means must be (1 + K, C)")
+    check(weights.numel() == count * channels, "norm_sum_backward: each channel of each map needs its weight")
     for k in wanted:
-        _check(0 <= k < count, f"norm_sum_backward: there is no map {k}")
+        check(0 <= k < count, f"norm_sum_backward: there is no map {k}")
     for index in wanted_identities:
-        _check(0 <= index < identity_weights.numel(), f"norm_sum_backward: there is no identity {index}")
+        check(0 <= index < identity_weights.numel(), f"norm_sum_backward: there is no identity {index}")
     gradient = channels_last(gradient)
     statistics, weights, means = _numbers(statistics), _numbers(weights), _numbers(means)
     identity_weights = _numbers(identity_weights)
@@ -217,20 +216,15 @@ def norm_sum_backward(
     return gradients
 
 
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise PartnasError(message)
-
-
 def _check_maps(name: str, like: torch.Tensor, maps: Sequence[torch.Tensor]) -> None:
     check_storage(name, like)
-    _check(like.dim() == 4, f"{name}: maps must be (B, C, H, W)")
-    _check(all(x.dtype == like.dtype for x in maps), f"{name}: all maps must be (B, C, H, W) of one dtype")
-    _check(all(x.shape == like.shape for x in maps), f"{name}: all maps must have one shape")
+    check(like.dim() == 4, f"{name}: maps must be (B, C, H, W)")
+    check(all(x.dtype == like.dtype for x in maps), f"{name}: all maps must be (B, C, H, W) of one dtype")
+    check(all(x.shape == like.shape for x in maps), f"{name}: all maps must have one shape")
 
 
 def _check_statistics(name: str, statistics: torch.Tensor, count: int, channels: int) -> None:
-    _check(statistics.shape == (count, 2, channels), f"{name}: statistics must be (K, 2, C)")
+    check(statistics.shape == (count, 2, channels), f"{name}: statistics must be (K, 2, C)")
 
 
 def _numbers(x: torch.Tensor) -> torch.Tensor:
@@ -250,7 +244,7 @@ def _rows_of_a_program(rows: int, length: int) -> int:
 
 def _length(channels: int, columns: int) -> int:
     """Elements of a row: whole pixels and whole tiles."""
-    _check(
+    check(
         channels <= MOST_CHANNELS,
         f"norm_sum: maps of {channels} channels are too wide for the Triton kernels, which take 2^18; "
         "use the backend 'reference'",

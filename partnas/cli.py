@@ -504,9 +504,10 @@ def check(
     from partnas.data import embedded_root
     from partnas.mupots import check_annotations
 
-    report = run_check(root or embedded_root())
+    root = root or embedded_root()
+    report = run_check(root)
     try:
-        report.problems += check_annotations(root or embedded_root())
+        report.problems += check_annotations(root)
     except PartnasError as error:
         report.parts.append(f"annot.mat: not read; {error}")
     lines = [*report.parts, *(report.problems or ["no problems found"])]

@@ -1,6 +1,6 @@
 """Weights that a ResNet starts from, out of a safetensors file: tensors and their names, and nothing that is executed."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,12 +26,7 @@ def load_pretrained(backbone: ResNet, path: str | Path) -> None:
     own, public = backbone.state_dict(), backbone.public_names()
     try:
         with safe_open(path, framework="pt") as file:
-            found = [name for name in file.keys() if not name.startswith(CLASSIFIER)]  # noqa: SIM118
-            for name in public.values():
-                if name not in found:
-                    raise PartnasError(
-                        f"{path}: {name} is missing; give the weights of a ResNet of this backbone's size"
-                    )
+            _require_names(path, set(file.keys()), list(public.values()))
             weights = {name: _tensor(path, public[name], own[name], file.get_tensor(public[name])) for name in public}
     except OSError as error:
         raise PartnasError(
@@ -43,14 +38,17 @@ def load_pretrained(backbone: ResNet, path: str | Path) -> None:
             f"{path}: not a whole safetensors file ({str(error).splitlines()[0][:80]}); write it by "
             "safetensors.torch.save_file"
         ) from None
-    _require_no_others(path, found, public.values())
     backbone.load_state_dict({**own, **weights})
 
 
-def _require_no_others(path: Path, found: Iterable[str], known: Iterable[str]) -> None:
-    others = [name for name in sorted(found) if name not in set(known) and not name.endswith(COUNTER)]
+def _require_names(path: Path, found: set[str], wanted: Sequence[str]) -> None:
+    """Require that a file has the ``wanted`` tensors, and none but what is ignored beside them."""
+    fix = "give the weights of a ResNet of this backbone's size"
+    if missing := [name for name in wanted if name not in found]:
+        raise PartnasError(f"{path}: {missing[0]} is missing; {fix}")
+    others = [n for n in found.difference(wanted) if not n.startswith(CLASSIFIER) and not n.endswith(COUNTER)]
     if others:
-        raise PartnasError(f"{path}: {others[0]} is not of this backbone; give the weights of a ResNet of its size")
+        raise PartnasError(f"{path}: {min(others)} is not of this backbone; {fix}")
 
 
 def _tensor(path: Path, name: str, own: torch.Tensor, found: torch.Tensor) -> torch.Tensor:

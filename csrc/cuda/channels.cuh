@@ -21,6 +21,12 @@ inline Slices slices_of(int64_t channels, int vector, int most_channels) {
   return {vectors, width, threads / width, count};
 }
 
+// How many rows of a map one strip has, `tiles` blocks taking a strip each: as few strips as give `many_blocks` blocks.
+inline int strip_of(int64_t rows, int64_t tiles, int64_t many_blocks, int shortest, int longest) {
+  const int64_t strip = ceil_div(rows, ceil_div(many_blocks, tiles));
+  return strip < shortest ? shortest : strip > longest ? longest : static_cast<int>(strip);
+}
+
 // Where a thread stands in its block: a row, and a vector of the slice. `inside`: there is work for it.
 struct Place {
   int row, lane, vector;

@@ -439,9 +439,7 @@ Slices pool_slices(int64_t channels, int vector) { return slices_of(channels, ve
 void cut(Grid& grid, int rows, int even, int64_t many_blocks) {
   constexpr int shortest = 4, longest = 32;
   const int64_t column_tiles = ceil_div(grid.columns, grid.span);
-  const int64_t wanted = ceil_div(many_blocks, column_tiles * grid.slices.count);
-  int strip = static_cast<int>(ceil_div(static_cast<int64_t>(rows), wanted));
-  strip = strip < shortest ? shortest : strip > longest ? longest : strip;
+  const int strip = strip_of(rows, column_tiles * grid.slices.count, many_blocks, shortest, longest);
   grid.strip = ceil_div(strip, even) * even;
   grid.strips = ceil_div(rows, grid.strip);
   grid.tiles = column_tiles * grid.strips;

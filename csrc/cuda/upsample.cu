@@ -145,15 +145,14 @@ __global__ void __launch_bounds__(threads, 2)
 // every multiprocessor something to do.
 Strips strips_of(int64_t batch, int64_t height, int64_t width, int64_t channels, int count) {
   constexpr int64_t many_blocks = 528;
-  constexpr int64_t shortest = 4, longest = 16;
+  constexpr int shortest = 4, longest = 16;
   Strips s{};
   s.height = static_cast<int>(height);
   s.width = static_cast<int>(width);
   s.columns = batch * width;
   s.slices = slices_of(channels, count, 32 * count);
   s.tiles = ceil_div(s.columns, s.slices.rows);
-  const int64_t wanted = ceil_div(many_blocks, s.tiles * s.slices.count);
-  s.strip = static_cast<int>(std::clamp(ceil_div(height, wanted), shortest, longest));
+  s.strip = strip_of(height, s.tiles * s.slices.count, many_blocks, shortest, longest);
   s.strips = ceil_div(s.height, s.strip);
   return s;
 }

@@ -10,7 +10,7 @@ import numpy as np
 from partnas.data.crop import expand_boxes
 from partnas.data.frames import Frames
 from partnas.data.images import faults_of, unreadable
-from partnas.data.records import Column, Numbers, Table, Text, Whole, decoded, read_lists
+from partnas.data.records import FLAGS, Column, Numbers, Table, Text, Whole, decoded, read_lists
 from partnas.errors import PartnasError
 from partnas.skeleton import Skeleton
 
@@ -19,9 +19,6 @@ DEFAULT_FOCAL = 1500.0
 
 FARTHEST = 1e6
 """Millimetres or pixels beyond which a value is a mistake."""
-
-FLAGS = (0, 1, 2)
-"""What COCO says of a joint: not labelled, labelled and hidden, labelled and seen."""
 
 READERS = 16
 """Threads that look at image files: they wait for the disk, not for a core."""

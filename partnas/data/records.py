@@ -25,6 +25,9 @@ SHOWN = 60
 BATCH = 4096
 """Entries that are Python objects at any one time."""
 
+FLAGS = (0, 1, 2)
+"""What COCO says of a joint: not labelled, labelled and hidden, labelled and seen. True and false are among them."""
+
 NOT_FINITE = {b"NaN": b"9e999", b"Infinity": b"9e999", b"-Infinity": b"-9e999"}
 """What Python writes though JSON lacks it, as numbers beyond float64: valid JSON, and read as infinite."""
 
@@ -163,8 +166,8 @@ class Numbers:
         return bool(np.isfinite(array).all() and np.isfinite(self._cast(array)).all())
 
     def _is_flag(self, array: np.ndarray) -> bool:
-        """Whether booleans can stand for it: COCO tells two kinds of labelled joints apart."""
-        return self.dtype is not np.bool_ or bool(np.isin(array, (0, 1, 2)).all())
+        """Whether booleans can stand for it."""
+        return self.dtype is not np.bool_ or bool(np.isin(array, FLAGS).all())
 
     def _cast(self, array: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
