@@ -246,10 +246,14 @@ def finished(frames: Frames, path: Path, skip_broken: bool) -> Frames:
 def readable(frames: Frames) -> Frames:
     """The people whose image file is there and not cut off; ``skipped`` gets one line for each other file."""
     stated = np.rec.fromarrays([frames.image_names, *frames.image_sizes.T])
-    images, image_of = np.unique(stated, return_inverse=True)
-    faults = faults_of(
-        lambda image: unreadable(frames.root / image[0].decode(), image[1:]), images.tolist(), frames.name, READERS
-    )
+    images, first, image_of = np.unique(stated, return_index=True, return_inverse=True)
+    numbered = list(zip(images.tolist(), frames.image_ids[first].tolist(), strict=True))
+
+    def fault_of(item: tuple[tuple[bytes, int, int], int]) -> str:
+        (name, *size), image_id = item
+        return unreadable(frames.root / name.decode(), size, image_id)
+
+    faults = faults_of(fault_of, numbered, frames.name, READERS)
     broken = np.array([bool(fault) for fault in faults], bool)
     if not broken.any():
         return frames

@@ -114,7 +114,8 @@ def _check_part(part: Part, report: Report, progress: bool) -> Table | None:
         return None
     files = [part.folder / name.decode() for name in part.names(images["file_name"]).tolist()]
     sizes = np.column_stack([images["width"], images["height"]]).tolist()
-    faults = faults_of(_image_problem, list(zip(files, sizes, strict=True)), part.title, progress=progress)
+    listed = list(zip(files, sizes, images["id"].tolist(), strict=True))
+    faults = faults_of(_image_problem, listed, part.title, progress=progress)
     broken = [fault for fault in faults if fault]
     report.problems += broken
     try:
@@ -134,10 +135,10 @@ def _others(lines: Sequence[str], known: Sequence[str]) -> list[str]:
     return [line for line in lines if line not in told]
 
 
-def _image_problem(image: tuple[Path, list[int]]) -> str:
-    path, size = image
+def _image_problem(image: tuple[Path, list[int], int]) -> str:
+    path, size, image_id = image
     try:
-        read_image(path, size=size)
+        read_image(path, size=size, image_id=image_id, strict=True)
     except PartnasError as error:
         return str(error)
     return ""

@@ -128,7 +128,10 @@ class PoseDataset(Dataset):
         return self._cached[key]
 
     def _read(self, index: int, reduction: int) -> np.ndarray:
-        return read_image(self.source.image_path(index), reduction, self.source.image_sizes[index].tolist())
+        source = self.source
+        return read_image(
+            source.image_path(index), reduction, source.image_sizes[index].tolist(), image_id=source.image_ids[index]
+        )
 
 
 def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
+import simplejpeg
 from tqdm import tqdm
 
 from partnas.errors import PartnasError
@@ -46,7 +47,12 @@ Item = TypeVar("Item")
 
 
 def read_image(
-    path: Path | str, reduction: int = 1, size: Sequence[int] | None = None, upright: bool = False
+    path: Path | str,
+    reduction: int = 1,
+    size: Sequence[int] | None = None,
+    upright: bool = False,
+    image_id: int | None = None,
+    strict: bool = False,
 ) -> np.ndarray:
     """An image file as RGB.
 
@@ -56,21 +62,24 @@ def read_image(
             decoded at that size at once, which takes less time; incomplete pixels at its far edges are kept.
         size: Width and height in pixels that the image must have, as its annotation says.
         upright: Turn it as its EXIF orientation says. Annotations are in the pixels as they are stored.
+        image_id: As its annotation numbers it; errors name it.
+        strict: Refuse a JPEG that libjpeg has to fill in, too; takes half as long again.
 
     Returns:
         ``(H, W, 3)`` uint8.
 
     Raises:
-        PartnasError: The file is missing, empty, truncated, of another size, or no image.
+        PartnasError: The file is missing, empty, truncated, of another size, or no image; or damaged, if ``strict``.
     """
+    label = _label(path, image_id)
     try:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        raise PartnasError(_cannot_be_read(path, error)) from None
+        raise PartnasError(_cannot_be_read(label, error)) from None
     if not content:
-        raise PartnasError(f"{path}: empty; copy it again")
+        raise PartnasError(f"{label}: empty; copy it again")
     if _is_cut_off(content):
-        raise PartnasError(f"{path}: truncated JPEG; copy it again")
+        raise PartnasError(f"{label}: truncated JPEG; copy it again")
     at_once = reduction if content[:2] == JPEG_START else 1
     flags = READ_AS[at_once] | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
@@ -78,10 +87,12 @@ def read_image(
     except cv2.error:
         image = None
     if image is None:
-        raise PartnasError(f"{path}: broken, or no image; replace the file")
+        raise PartnasError(f"{label}: broken, or no image; replace the file")
+    if strict and (damage := _damage(content)):
+        raise PartnasError(f"{label}: damaged JPEG ({damage}); copy it again")
     found = image.shape[1::-1]
     if size is not None and found != tuple(-(-side // at_once) for side in size):
-        raise PartnasError(_other_size(path, [side * at_once for side in found], size, at_once > 1))
+        raise PartnasError(_other_size(label, [side * at_once for side in found], size, at_once > 1))
     return image if at_once == reduction else averaged(image, reduction)
 
 
@@ -94,7 +105,7 @@ def averaged(image: np.ndarray, reduction: int) -> np.ndarray:
     return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def unreadable(path: Path | str, size: Sequence[int] | None = None) -> str:
+def unreadable(path: Path | str, size: Sequence[int] | None = None, image_id: int | None = None) -> str:
     """What is wrong with an image file, as far as it tells without being decoded; empty where nothing is.
 
     A JPEG is looked at from both ends: its size, and whether it was cut off. Other files, which no large set has, are
@@ -103,7 +114,9 @@ def unreadable(path: Path | str, size: Sequence[int] | None = None) -> str:
     Args:
         path: Of the file.
         size: Width and height in pixels that it must have.
+        image_id: As its annotation numbers it; what is wrong begins with path and number.
     """
+    label = _label(path, image_id)
     try:
         with open(path, "rb") as file:
             start = file.read(HEAD)
@@ -111,19 +124,19 @@ def unreadable(path: Path | str, size: Sequence[int] | None = None) -> str:
             file.seek(max(length - TAIL, 0))
             end = file.read()
         if start[:2] != JPEG_START:
-            read_image(path, size=size)
+            read_image(path, size=size, image_id=image_id)
             return ""
         found = _jpeg_size(start) or _jpeg_size(Path(path).read_bytes())
         is_whole = JPEG_END in end or not _is_cut_off(Path(path).read_bytes())
     except (OSError, ValueError) as error:
-        return _cannot_be_read(path, error)
+        return _cannot_be_read(label, error)
     except PartnasError as error:
         return str(error)
     if not is_whole:
-        return f"{path}: truncated JPEG; copy it again"
+        return f"{label}: truncated JPEG; copy it again"
     if found is None:
-        return f"{path}: broken, or no image; replace the file"
-    return "" if size is None or found == tuple(size) else _other_size(path, found, size)
+        return f"{label}: broken, or no image; replace the file"
+    return "" if size is None or found == tuple(size) else _other_size(label, found, size)
 
 
 def faults_of(
@@ -149,6 +162,21 @@ def _is_cut_off(content: bytes) -> bool:
     return scan is None or JPEG_END not in content[scan:]
 
 
+def _damage(content: bytes) -> str:
+    """What libjpeg says of a JPEG of which it reads a part only; empty where it is whole, or no JPEG."""
+    if content[:2] != JPEG_START:
+        return ""
+    try:
+        colours = simplejpeg.decode_jpeg_header(content)[2]
+        # Every code is read for a small grey picture as well.
+        simplejpeg.decode_jpeg(
+            content, "CMYK" if colours in ("CMYK", "YCCK") else "GRAY", min_height=1, min_width=1, min_factor=8
+        )
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:
     """Width and height of a JPEG in pixels; None where its header does not tell, or is not whole."""
     for place in _jpeg_segments(content):
@@ -172,17 +200,22 @@ def _jpeg_segments(content: bytes) -> Iterator[int]:
         place += 2 + length
 
 
-def _other_size(path: Path | str, found: Sequence[int], size: Sequence[int], at_least: bool = False) -> str:
+def _label(path: Path | str, image_id: int | None) -> str:
+    """How an error names an image."""
+    return str(path) if image_id is None else f"{path} (image {image_id})"
+
+
+def _other_size(label: str, found: Sequence[int], size: Sequence[int], at_least: bool = False) -> str:
     shown = f"{found[0]}x{found[1]}{' or a little less' if at_least else ''}"
     return (
-        f"{path}: is {shown}, its annotation says {size[0]}x{size[1]}; mend width and height, or copy the image again"
+        f"{label}: is {shown}, its annotation says {size[0]}x{size[1]}; mend width and height, or copy the image again"
     )
 
 
-def _cannot_be_read(path: Path | str, error: OSError | ValueError) -> str:
+def _cannot_be_read(label: str, error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
-        return f"{path}: cannot be read ({error.strerror}); check the path"
-    return f"{str(path)!r}: is no file name; mend it"
+        return f"{label}: cannot be read ({error.strerror}); check the path"
+    return f"{label!r}: is no file name; mend it"
 
 
 def reduction_for(shrink: float, image_size: np.ndarray) -> int:

@@ -1,3 +1,4 @@
+import io
 import zlib
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_set import write_set
 from torch.utils.data import DataLoader
 
@@ -160,6 +162,23 @@ def test_what_can_be_read_is_not_refused(tmp_path, content):
     assert unreadable(path, (80, 40)) == ""
 
 
+def cmyk(image):
+    file = io.BytesIO()
+    Image.fromarray(image).convert("CMYK").save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("content", [jpeg(NOISE), PROGRESSIVE.tobytes(), PADDED, jpeg(NOISE[..., 0]), cmyk(NOISE)])
+def test_a_jpeg_damaged_in_the_middle(tmp_path, content, error_line):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    assert read_image(path, strict=True).shape == (40, 80, 3)
+    middle = len(content) - 1500
+    path.write_bytes(content[:middle] + bytes(256) + content[middle + 256 :])
+    assert read_image(path, image_id=7).shape == (40, 80, 3)
+    error_line(r"x\.jpg \(image 7\): damaged JPEG \(.+\); copy it", lambda: read_image(path, image_id=7, strict=True))
+
+
 def test_annotated_pixels_are_those_that_are_stored(tmp_path):
     path, content = tmp_path / "x.jpg", jpeg(np.zeros((40, 80, 3), np.uint8))
     orientation = b"II*\0" + (8).to_bytes(4, "little") + b"\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + bytes(4)
@@ -199,7 +218,8 @@ def test_a_fault_that_a_worker_finds_is_one_line_too(small_set, error_line):
     Path(dataset.source.image_path(0)).unlink()
     for workers in (0, 1):
         line = error_line("cannot be read", lambda n=workers: list(batches_of(dataset, 2, n)))
-        assert line == f"{dataset.source.image_path(0)}: cannot be read (No such file or directory); check the path"
+        named = f"{dataset.source.image_path(0)} (image {dataset.source.image_ids[0]})"
+        assert line == f"{named}: cannot be read (No such file or directory); check the path"
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

@@ -134,7 +134,8 @@ def test_unreadable_images_are_left_out(small_set):
     Path(frames.image_path(0)).unlink()
     left = read_human36m(small_set, [1, 5], skip_broken=True)
     assert left.ids.tolist() == frames.ids.tolist()[1:]
-    assert left.skipped == [f"{frames.image_path(0)}: cannot be read (No such file or directory); check the path"]
+    named = f"{frames.image_path(0)} (image {frames.image_ids[0]})"
+    assert left.skipped == [f"{named}: cannot be read (No such file or directory); check the path"]
 
 
 def test_missing_and_truncated_files(small_set):
