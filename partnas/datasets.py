@@ -14,20 +14,24 @@ from partnas.data import (
     Frames,
     PoseDataset,
     RootDataset,
+    coco,
     embedded_root,
+    human36m,
     mixed,
+    mpii,
+    muco,
     read_coco,
     read_human36m,
     read_mpii,
     read_muco,
 )
-from partnas.data.human36m import subjects_in
 from partnas.errors import PartnasError
 from partnas.nn.root_net import HEATMAP_STRIDE
 from partnas.space import SearchSpace
 
 SEARCH_TRAIN, SEARCH_VALIDATION, TRAIN, TEST = "search_train", "search_validation", "train", "test"
 log = logging.getLogger(__name__)
+OWN_FILES = {"muco": muco.ANNOTATIONS, "mpii": mpii.ANNOTATIONS}
 READERS = {"muco": read_muco, "mpii": read_mpii, "coco": read_coco}
 
 
@@ -50,6 +54,39 @@ def own_folder(root: Path, name: str) -> Path:
     return inside if inside.is_dir() else root
 
 
+def annotation_files(chosen: SetConfig, data: DataConfig, split: str) -> list[Path]:
+    """The files that a split of a set has its annotations in.
+
+    Raises:
+        PartnasError: The set's folder is missing, or it has no such split.
+    """
+    root = folder_of(chosen)
+    if chosen.name == "human36m":
+        return [path for subject in SPLITS[data.protocol][split] for path in human36m.annotation_files(root, subject)]
+    _require_training(chosen, root, split)
+    return [coco.annotation_file(root, coco.SPLITS[0]) if chosen.name == "coco" else root / OWN_FILES[chosen.name]]
+
+
+def _require_training(chosen: SetConfig, root: Path, split: str) -> None:
+    if split not in (TRAIN, SEARCH_TRAIN):
+        raise PartnasError(
+            f"{root}: {chosen.name} is read for training alone; name a human36m set to search or to evaluate on"
+        )
+
+
+def require_annotations(data: DataConfig, training: str, measured: str) -> None:
+    """See that the annotation files of a job are there: of all sets those it trains on, of the first those it measures.
+
+    Raises:
+        PartnasError: One of them, or a set's folder, is missing, or the first set has no such split.
+    """
+    first, *others = data.in_order()
+    for chosen, split in ((first, training), (first, measured), *((other, training) for other in others)):
+        for path in annotation_files(chosen, data, split):
+            if not path.is_file():
+                raise PartnasError(f"{path}: is missing; copy it, or name another folder by --data")
+
+
 def read(chosen: SetConfig, data: DataConfig, split: str) -> Frames:
     """The people of a set; of Human3.6M those of a split, subsampled as the protocol says.
 
@@ -62,10 +99,7 @@ def read(chosen: SetConfig, data: DataConfig, split: str) -> Frames:
     if chosen.name == "human36m":
         stride, roots = (data.test_stride, data.roots) if split == TEST else (data.train_stride, None)
         return read_human36m(root, SPLITS[data.protocol][split], stride, roots, data.skip_broken)
-    if split not in (TRAIN, SEARCH_TRAIN):
-        raise PartnasError(
-            f"{root}: {chosen.name} is read for training alone; name a human36m set to search or to evaluate on"
-        )
+    _require_training(chosen, root, split)
     return READERS[chosen.name](root, skip_broken=data.skip_broken)
 
 
@@ -86,7 +120,7 @@ def training_frames(data: DataConfig) -> Frames | None:
     first = data.in_order()[0]
     if first.name == "human36m":
         root = folder_of(first)
-        absent = sorted(set(SPLITS[data.protocol][TRAIN]) - set(subjects_in(root)))
+        absent = sorted(set(SPLITS[data.protocol][TRAIN]) - set(human36m.subjects_in(root)))
         if absent:
             names = ", ".join(map(str, absent))
             log.warning("%s: no training subjects %s; what their mean would give is not measured", root, names)

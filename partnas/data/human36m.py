@@ -115,10 +115,13 @@ def _unique(root: Path, frames: Frames, ids: np.ndarray, kind: str, skip_broken:
     return chosen
 
 
+def annotation_files(root: Path, subject: int) -> list[Path]:
+    """Where a subject's people, cameras and joints stand."""
+    return [root / "annotations" / f"Human36M_subject{subject}_{kind}.json" for kind in ("data", "camera", "joint_3d")]
+
+
 def _read_subject(root: Path, subject: int, stride: int, skip_broken: bool) -> Frames:
-    data_path, camera_path, joint_path = (
-        root / "annotations" / f"Human36M_subject{subject}_{kind}.json" for kind in ("data", "camera", "joint_3d")
-    )
+    data_path, camera_path, joint_path = annotation_files(root, subject)
     image_rows, people_rows = read_file(data_path, HUMAN36M.parts[:ON_DISK])
     numbered = {name: Whole() for name in (*MOMENT, "cam_idx")}
     named = {"action_name": Text(), "subject": Whole(default=subject)}

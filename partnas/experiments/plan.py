@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from partnas.config import SearchConfig, TrainConfig, load_config, merge
-from partnas.datasets import folder_of
+from partnas.datasets import SEARCH_TRAIN, SEARCH_VALIDATION, TEST, TRAIN, require_annotations
 from partnas.errors import PartnasError
 from partnas.experiments.locks import LOCK, locked
 from partnas.experiments.rows import BUDGETS, EXPERIMENTS, Row, Settings
@@ -82,12 +82,13 @@ class Plan:
 
         Raises:
             PartnasError: It holds another experiment, or something else, or cannot be written, or a setting is bad, or a
-                data set's folder is missing, or pretrained weights are broken or for none of the rows.
+                data set's folder or an annotation file is missing, or pretrained weights are broken or for none of the
+                rows.
         """
         for row in self.rows:
-            _require_data(self.train_config(row, 0, None))
+            require_annotations(self.train_config(row, 0, None).data, TRAIN, TEST)
             if row.searched:
-                _require_data(self.search_config(row, 0))
+                require_annotations(self.search_config(row, 0).data, SEARCH_TRAIN, SEARCH_VALIDATION)
         path = self.out / FILE
         if not path.exists():
             self._require_pretrained()
@@ -175,12 +176,6 @@ class Plan:
         preset, budget = BUDGETS[self.preset][job]
         shared = merge(budget, self.settings.get(job, {}))
         return load_config(job, preset, None, merge(shared, {**own, "seed": seed, **self.machine}))
-
-
-def _require_data(config: SearchConfig | TrainConfig) -> None:
-    """Raises ``PartnasError`` where the folder of a data set is missing."""
-    for chosen in config.data.in_order():
-        folder_of(chosen)
 
 
 def _search_settings(row: Row) -> Settings | None:

@@ -118,10 +118,28 @@ def test_settings_that_have_no_fields_are_refused(tmp_path):
 
 @pytest.mark.parametrize("job", ["search", "train"])
 def test_data_that_are_nowhere_are_refused_before_anything_is_written(job, tmp_path):
-    sets = [{"name": "human36m", "root": str(tmp_path)}, {"name": "mpii", "root": "nowhere"}]
+    sets = [{"name": "human36m", "root": None}, {"name": "mpii", "root": "nowhere"}]
     for data in ({"root": "nowhere"}, {"root": None, "sets": sets}):
         refused("nowhere: no such folder", call=Plan("table2", tmp_path / "out", "mini", {job: {"data": data}}).open)
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("job", ["search", "train"])
+def test_missing_annotations_are_told_before_anything_is_written(job, tmp_path):
+    (tmp_path / "empty").mkdir()
+    muco = tmp_path / "MuCo/data/MuCo-3DHP.json"
+    muco.parent.mkdir(parents=True)
+    sets = {
+        "Human36M_subject1_data.json: is missing; copy it": [{"name": "human36m", "root": str(tmp_path / "empty")}],
+        "train.json: is missing": [{"name": "human36m", "root": None}, {"name": "mpii", "root": str(tmp_path)}],
+        "MuCo-3DHP.json: is missing": [{"name": "muco", "root": str(tmp_path)}],
+    }
+    for line, chosen in sets.items():
+        refused(line, call=Plan("table2", tmp_path / "out", "mini", {job: {"data": {"sets": chosen}}}).open)
+    muco.write_text("{}")
+    only = {"data": {"sets": [{"name": "muco", "root": str(tmp_path)}]}}
+    refused("muco is read for training alone", call=Plan("table2", tmp_path / "out", "mini", {job: only}).open)
+    assert not (tmp_path / "out").exists()
 
 
 def test_pretrained_weights_are_of_the_resnet_alone(tmp_path):

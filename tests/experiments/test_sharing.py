@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from partnas.cli import app
+from partnas.data import mpii
+from partnas.data.human36m import annotation_files
 from partnas.errors import PartnasError, RunFailed
 from partnas.experiments import runner
 from partnas.experiments.locks import claimed
@@ -67,6 +69,17 @@ def folder_of(plan, name, seed=0):
     return plan.out / "rows" / name / f"seed{seed}"
 
 
+def with_annotations(root):
+    """``root`` with files in it for which an experiment looks before it makes its folder."""
+    for path in [
+        root / mpii.ANNOTATIONS,
+        *(path for s in (1, 5, 6, 7, 8, 9, 11) for path in annotation_files(root, s)),
+    ]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
 def on_the_command_line(*arguments):
     """``partnas experiment`` in this process; returns what it ended with, None where it was well."""
     return CliRunner().invoke(app, ["experiment", *map(str, arguments)]).exception
@@ -74,7 +87,7 @@ def on_the_command_line(*arguments):
 
 @pytest.mark.parametrize("with_data", [False, True])
 def test_broken_people_are_left_out_by_every_job_and_counted(jobs, tmp_path, with_data):
-    out, data = tmp_path / "out", ["--data", f"human36m,mpii={tmp_path}"] if with_data else []
+    out, data = tmp_path / "out", ["--data", f"human36m,mpii={with_annotations(tmp_path)}"] if with_data else []
     command = ["table2", "--out", out, "--seeds", "1", "--row", "original", *data]
     assert on_the_command_line(*command, "--skip-broken") is None
     assert [chosen.skip_broken for chosen in jobs.data] == [True, True, True]
@@ -87,8 +100,7 @@ def test_data_that_are_nowhere_leave_nothing_behind(jobs, tmp_path):
     command = ["table2", "--out", tmp_path / "out", "--seeds", "1", "--row", "original", "--data"]
     assert "nowhere: no such folder" in str(on_the_command_line(*command, tmp_path / "nowhere"))
     assert not list(tmp_path.iterdir())
-    (tmp_path / "Human36M").mkdir()
-    assert on_the_command_line(*command, tmp_path / "Human36M") is None
+    assert on_the_command_line(*command, with_annotations(tmp_path / "Human36M")) is None
     assert jobs.calls == ["search original seed0", "train original seed0"]
 
 
