@@ -11,6 +11,7 @@ from torch import nn
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
 from partnas.nn.cells import derived_cells
+from partnas.nn.heads import Heads
 from partnas.nn.layout import cell_layouts, stem_channels
 from partnas.nn.primitives import Branch, Stem
 from partnas.ops.maps import whole
@@ -49,6 +50,7 @@ class PartNet(nn.Module):
         self.cells = derived_cells(layouts, genotype)
         self.scales = [layout.scale for layout in layouts]
         first = len(layouts) - space.fusions
+        self.decode = Heads(space, self.order)
         self.heads = nn.ModuleDict()
         if intermediate_supervision:
             for index in range(first, len(layouts) - 1):
@@ -63,7 +65,7 @@ class PartNet(nn.Module):
         Returns:
             ``(B, parts, 3)`` float32: x, y, z in voxels.
         """
-        return self._decode(self.heatmaps(x))
+        return self.decode(self._outputs(x)[-1])
 
     def heatmaps(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, fusion_nodes * slots * D, H, W)`` logits; ``space.part_slots()`` tells where each part is."""
@@ -81,7 +83,7 @@ class PartNet(nn.Module):
             coordinates = soft_argmax_3d(head(whole(outputs[int(index)])), self.space.parts)
             factor = float(self.scales[-1] / self.scales[int(index)])
             found.append(coordinates * coordinates.new_tensor([factor, factor, 1.0]))
-        return [*found, self._decode(whole(outputs[-1]))]
+        return [*found, self.decode(outputs[-1])]
 
     def fuse(self) -> "PartNet":
         """A copy for inference, in which every batch norm is folded into the convolution before it and each node is
@@ -110,12 +112,6 @@ class PartNet(nn.Module):
             older, newer = newer, cell(older, newer)
             outputs.append(newer)
         return outputs
-
-    def _decode(self, heatmaps: torch.Tensor) -> torch.Tensor:
-        slots = self.space.part_slots()
-        if self.order is not None:
-            slots = [slots[part] for part in self.order]
-        return soft_argmax_3d(heatmaps, self.space.fusion_nodes * self.space.slots, slots)
 
 
 def _checked_order(order: Sequence[int] | None, parts: int) -> list[int] | None:

@@ -9,11 +9,11 @@ from torch.utils.checkpoint import checkpoint
 
 from partnas.errors import PartnasError
 from partnas.genotype import Genotype
+from partnas.nn.heads import Heads
 from partnas.nn.layout import cell_layouts, stem_channels
 from partnas.nn.mixed_cell import MixedCell, Mixing, alphas
 from partnas.nn.primitives import Stem
 from partnas.ops.maps import whole
-from partnas.ops.soft_argmax_3d import soft_argmax_3d
 from partnas.space import SearchSpace
 
 RECOMPUTE = ("none", "light", "cell")
@@ -48,6 +48,7 @@ class Supernet(nn.Module):
         self.mixing = nn.ModuleDict({kind: Mixing(kind, count, space.operations) for kind, count in nodes.items()})
         self.stem = Stem(stem_channels(space), searching=True)
         self.cells = nn.ModuleList(MixedCell(layout, space.operations, recompute == "light") for layout in layouts)
+        self.decode = Heads(space)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expected voxel of each part.
@@ -58,20 +59,11 @@ class Supernet(nn.Module):
         Returns:
             ``(B, parts, 3)`` float32: x, y, z in voxels.
         """
-        heads = self.space.fusion_nodes
-        return soft_argmax_3d(self.heatmaps(x), heads * self.space.slots, self.space.part_slots())
+        return self.decode(self._heads(x))
 
     def heatmaps(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, fusion_nodes * slots * D, H, W)`` logits; ``space.part_slots()`` tells where each part is."""
-        weights = {kind: mixing(self.alphas[kind]) for kind, mixing in self.mixing.items() if kind in self.kinds}
-        older = newer = self.stem(x.contiguous(memory_format=torch.channels_last)).to(self.activation_dtype or x.dtype)
-        for kind, cell in zip(self.kinds, self.cells, strict=True):
-            if self.recompute == "cell" and torch.is_grad_enabled():
-                found = checkpoint(cell, older, newer, weights[kind], use_reentrant=False, preserve_rng_state=False)
-            else:
-                found = cell(older, newer, weights[kind])
-            older, newer = newer, found
-        return whole(newer)
+        return whole(self._heads(x))
 
     def architecture_parameters(self) -> Iterator[nn.Parameter]:
         """The alphas."""
@@ -88,3 +80,14 @@ class Supernet(nn.Module):
     def spec(self) -> dict[str, Any]:
         """What ``partnas.networks.build`` makes a network of this shape from."""
         return {"kind": "supernet", "space": self.space.to_dict()}
+
+    def _heads(self, x: torch.Tensor) -> list[torch.Tensor]:
+        weights = {kind: mixing(self.alphas[kind]) for kind, mixing in self.mixing.items() if kind in self.kinds}
+        older = newer = self.stem(x.contiguous(memory_format=torch.channels_last)).to(self.activation_dtype or x.dtype)
+        for kind, cell in zip(self.kinds, self.cells, strict=True):
+            if self.recompute == "cell" and torch.is_grad_enabled():
+                found = checkpoint(cell, older, newer, weights[kind], use_reentrant=False, preserve_rng_state=False)
+            else:
+                found = cell(older, newer, weights[kind])
+            older, newer = newer, found
+        return newer

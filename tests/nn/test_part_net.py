@@ -99,8 +99,7 @@ def test_uneven_groups_drop_surplus_slots():
     heatmaps = net.heatmaps(images(space))
     assert heatmaps.shape[1] == 20 * 3
     heatmaps.retain_grad()
-    net.heatmaps = lambda x: heatmaps
-    coordinates = net(images(space))
+    coordinates = net.decode(heatmaps.chunk(2, 1))
     assert coordinates.shape == (2, 18, 3)
     (coordinates**2).sum().backward()
     unused = heatmaps.grad.view(2, 20, -1).abs().sum((0, 2)) == 0
@@ -188,7 +187,7 @@ def test_channels_last_goes_in_and_through():
     net = network().eval()
     maps = []
     for module in net.modules():
-        if not list(module.children()):
+        if not list(module.children()) and module is not net.decode:
             module.register_forward_hook(lambda module, inputs, output: maps.append(output))
     x = images()
     with torch.no_grad():
