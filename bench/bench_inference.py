@@ -1,6 +1,7 @@
-"""Inference of a derived network and of ResNet-50 PoseNet: ours fused, plain PyTorch, compiled, and in ONNX Runtime.
+"""Inference of a derived network and of ResNet-50 PoseNet, from images to joints: ours fused, plain PyTorch, compiled,
+and in ONNX Runtime.
 
-``python bench/bench_inference.py [--device cuda] [--threads 2] [--rounds 9] [--preset small] [--genotype FILE] [--only NAME] [--csv FILE]``
+``python bench/bench_inference.py [--device cuda] [--threads 2] [--rounds 9] [--preset small] [--genotype FILE] [--heatmaps] [--only NAME] [--csv FILE]``
 
 ONNX Runtime takes part where ``onnxruntime`` and ``onnx`` are installed. Told beside each network: its multiply-adds,
 and the time that they take at the speed of a large matrix product.
@@ -8,6 +9,7 @@ and the time that they take at the speed of a large matrix product.
 
 import copy
 import io
+import warnings
 
 import torch
 from plain_derived import loaded_genotype, plain_cells
@@ -16,6 +18,7 @@ from timing import Case, clock_of, interleaved, main, name_of
 from partnas.genotype import Genotype
 from partnas.nn import PartNet, PoseResNet50
 from partnas.nn.layout import cell_layouts
+from partnas.ops.soft_argmax_3d import reference as plain_soft_argmax
 from partnas.presets import space_of
 
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -31,16 +34,20 @@ def seen(net):
 
 
 class Plain(torch.nn.Module):
-    """The heatmaps of ``net`` by PyTorch's own layers alone."""
+    """Joints, or heatmaps, of ``net`` by PyTorch's own layers alone."""
 
-    def __init__(self, net):
+    def __init__(self, net, stops_at_heatmaps):
         super().__init__()
-        self.net = net
+        self.net, self.stops_at_heatmaps = net, stops_at_heatmaps
 
     def forward(self, image):
+        space = self.net.space
         if not isinstance(self.net, PartNet):
-            return self.net.heatmaps(image)
-        return plain_cells(self.net, cell_layouts(self.net.space), image)[-1]
+            heatmaps, slots, order = self.net.heatmaps(image), space.parts, None
+        else:
+            heatmaps = plain_cells(self.net, cell_layouts(space), image)[-1]
+            slots, order = space.fusion_nodes * space.slots, space.part_slots()
+        return heatmaps if self.stops_at_heatmaps else plain_soft_argmax(heatmaps, slots, order)
 
 
 def onnx_session(plain, x, threads):
@@ -51,7 +58,9 @@ def onnx_session(plain, x, threads):
     except ImportError:
         return None
     file = io.BytesIO()
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # What it warns of, that shapes are taken as constants and that there is a newer exporter, is meant here.
+        warnings.simplefilter("ignore")
         torch.onnx.export(plain, (x,), file, dynamo=False, input_names=["image"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -70,16 +79,15 @@ def without_gradients(function):
 
 
 def contestants_for(net, x, options):
-    """Heatmaps of one network by everything that can compute them. The soft-argmax is left out: what ONNX makes of it
-    would be timed against an operator of ours."""
-    plain, last = Plain(net).eval(), x.contiguous(memory_format=torch.channels_last)
+    """Joints, or heatmaps, of one network by everything that can compute them."""
+    plain, last = Plain(net, options.heatmaps).eval(), x.contiguous(memory_format=torch.channels_last)
     fused = net.fuse() if isinstance(net, PartNet) else net
-
+    ours = fused.heatmaps if options.heatmaps else fused
     found = {
         "NCHW": without_gradients(lambda: plain(x)),
         "channels-last": without_gradients(lambda: plain(last)),
         "ONNX Runtime": onnx_session(plain, x, options.threads) if x.device.type == "cpu" else None,
-        "ours": without_gradients(lambda: fused.heatmaps(last)),
+        "ours": without_gradients(lambda: ours(last)),
     }
     if options.compile:
         compiled = torch.compile(plain, dynamic=False)
@@ -115,6 +123,7 @@ def cases(options):
             rate = product_rate(device, dtype)
             for batch in (1, 8) if device.type == "cpu" else (1, 8, 64):
                 name = f"{label}, batch {batch}, {space.input_size}x{space.input_size}"
+                name += ", heatmaps" if options.heatmaps else ""
                 name += "" if dtype == torch.float32 else f", {name_of(dtype)}"
                 if options.only not in name:
                     continue
@@ -127,7 +136,7 @@ def cases(options):
                         f"{name}: {count / 1e9:.2f} G multiply-adds an image, {count * batch / rate * 1e3:.1f} ms at the "
                         "product's speed"
                     )
-                exact, wide = Plain(copy.deepcopy(net).double()).eval(), x.double()
+                exact, wide = Plain(copy.deepcopy(net).double(), options.heatmaps).eval(), x.double()
                 yield Case(
                     name,
                     contestants_for(net, x, options),
@@ -141,6 +150,7 @@ def cases(options):
 def add_options(parser):
     parser.add_argument("--preset", default="small")
     parser.add_argument("--genotype", help="genotype.json or the folder of a search; a random one where left out")
+    parser.add_argument("--heatmaps", action="store_true", help="leave the soft-argmax out")
     parser.set_defaults(rounds=9, compile=True)
 
 
