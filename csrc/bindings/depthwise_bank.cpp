@@ -53,7 +53,7 @@ void for_each_piece(const BankCall& call, const Cut& cut, const Job& job) {
 std::vector<Tensor> depthwise_bank(Tensor input, std::vector<Tensor> weights, std::vector<int64_t> dilations,
                                    int64_t stride, std::optional<Tensor> statistics, std::optional<Tensor> scale,
                                    std::optional<Tensor> shift, double eps, bool relu) {
-  const BankCall call("depthwise_bank", input, weights, dilations, stride, statistics, scale, shift, eps, relu);
+  BankCall call("depthwise_bank", input, weights, dilations, stride, statistics, scale, shift, eps, relu);
   std::vector<Tensor> maps;
   std::vector<void*> pointers;
   for (size_t f = 0; f < weights.size(); ++f) {
@@ -62,6 +62,7 @@ std::vector<Tensor> depthwise_bank(Tensor input, std::vector<Tensor> weights, st
   }
   if (maps.empty() || call.x.numel() == 0) return maps;
 
+  call.bank.streams = larger_than_cache(maps);
   const float* taps = call.packed_taps();
   const int64_t block = call.bank.taps * call.kernels.lanes();
   const void* from = call.x.data_ptr();

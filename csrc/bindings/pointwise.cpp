@@ -171,13 +171,14 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
       is_ready ? *ready : packed_matrices(kernels, shape, checked_weight(weight, "pointwise"), shape.in, 1);
   const auto* first_matrix = static_cast<const float*>(matrices.data_ptr()) + (is_ready ? head : 0);
   const int64_t room = shape.in * kernels.room(out), element = static_cast<int64_t>(outputs[0].element_size());
+  const bool streams = larger_than_cache(outputs);
   const Cut cut(count, maps.batch * height * width, shape, false, kernels.columns(shape));
   cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, const PointwisePart& part, float* scratch) {
     const int64_t result = f / joined, offset = f % joined * out * element;
     const float* start = bias ? biases.data() + f * kernels.room(out) : nullptr;
     auto* to = static_cast<char*>(outputs[static_cast<size_t>(result)].data_ptr()) + offset;
     const char* others = added ? static_cast<const char*>((*added)[result]) + offset : nullptr;
-    const PointwiseMaps of{from.data() + result * parts, nullptr, to, nullptr, start, others};
+    const PointwiseMaps of{from.data() + result * parts, nullptr, to, nullptr, start, others, streams};
     kernels.run(shape_of(f), of, first_matrix + f * room, part, scratch);
   });
   return outputs;
@@ -225,6 +226,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
     const PointwiseKernels kernels = pointwise_kernels_for(shape.out);
     const int64_t room = kernels.room(shape.out), stride = shape.in * room;
     const Cut cut(count, pixels, shape, needs_weight, needs_weight || relu ? 1 : kernels.columns(shape));
+    const bool streams = larger_than_cache(found);
     std::optional<Tensor> matrices, kept;
     if (!found.empty()) matrices = packed_matrices(kernels, shape, weight, 1, shape.out);
     if (needs_weight) kept = empty({count * cut.pieces, stride}, ScalarType::Float);
@@ -235,7 +237,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
       const void* from = upstream[f];
       float* sums = all_sums ? all_sums + piece * stride : nullptr;
       if (sums) std::fill_n(sums, stride, 0.0f);
-      const PointwiseMaps of{&from, with[at], to[at], sums, nullptr, nullptr};
+      const PointwiseMaps of{&from, with[at], to[at], sums, nullptr, nullptr, streams};
       kernels.run(shape, of, first_matrix ? first_matrix + f * stride : nullptr, part, scratch);
     });
     if (all_sums) add_pieces(all_sums, count, cut.pieces, shape, room, static_cast<float*>(weight_gradient.data_ptr()));

@@ -22,8 +22,14 @@ namespace partnas {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Whether an output of that many bytes will have left the caches when it is read: kernels write it past them.
-inline bool larger_than_cache(int64_t bytes) { return bytes >= (24 << 20); }
+// Whether results of that many bytes will have left the caches when they are read: kernels write them past them.
+inline bool larger_than_cache(int64_t bytes) { return bytes >= (16 << 20); }
+
+inline bool larger_than_cache(const std::vector<Tensor>& results) {
+  int64_t bytes = 0;
+  for (const Tensor& t : results) bytes += t.numel() * static_cast<int64_t>(t.element_size());
+  return larger_than_cache(bytes);
+}
 
 // Through the dispatcher, unlike aoti_torch_empty_strided: PyTorch then fills it with NaN where it is told to.
 inline Tensor empty_strided(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, ScalarType type) {

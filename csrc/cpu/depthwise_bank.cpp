@@ -9,7 +9,7 @@
 // vector are converted on the way in and out.
 #include "cpu/depthwise_bank.h"
 
-#include "cpu/vector.h"
+#include "cpu/rows.h"
 
 namespace partnas::PARTNAS_CAPABILITY {
 namespace {
@@ -79,9 +79,10 @@ constexpr bool meets_any(int q) {
 }
 
 // `pixels` neighbours of a map, from the rows around them: rows[d] is d rows below the strip, null outside the image,
-// `column` the offset of what lies at the first pixel.
+// `column` the offset of what lies at the first pixel. `streams`: past the caches.
 template <int size, int dilation, int stride, int pixels>
-void forward_strip(const float* const* rows, int64_t column, const float* taps, float* map, int64_t step) {
+void forward_strip(const float* const* rows, int64_t column, const float* taps, float* map, int64_t step,
+                   bool streams) {
   constexpr int radius = size / 2, columns = (pixels - 1) * stride + (size - 1) * dilation + 1;
   Floats sum[pixels] = {};
   for (int i = 0; i < size; ++i, taps += size * lanes) {
@@ -100,7 +101,11 @@ void forward_strip(const float* const* rows, int64_t column, const float* taps, 
       }
     });
   }
-  unroll<0, pixels>([&](auto p) __attribute__((always_inline)) { store(map + p.value * step, sum[p.value]); });
+  if (streams) {
+    unroll<0, pixels>([&](auto p) __attribute__((always_inline)) { stream(map + p.value * step, sum[p.value]); });
+  } else {
+    unroll<0, pixels>([&](auto p) __attribute__((always_inline)) { store(map + p.value * step, sum[p.value]); });
+  }
 }
 
 // Adds what `pixels` neighbours of a map's gradient give to the weights (from the values around them) and to the rows
@@ -148,7 +153,7 @@ void backward_strip(const float* gradient, int64_t step, const float* const* val
   }
 }
 
-using ForwardStrip = void (*)(const float* const*, int64_t, const float*, float*, int64_t);
+using ForwardStrip = void (*)(const float* const*, int64_t, const float*, float*, int64_t, bool);
 using BackwardStrip = void (*)(const float*, int64_t, const float* const*, float* const*, int64_t, const float*,
                                float*);
 
@@ -281,6 +286,8 @@ void forward(const Bank& bank, const T* x, const float* taps, const Piece& piece
   const Ring ring(bank, scratch);
   ring.clear();
   const bool direct = is_float(x) && walk.prologue.count == lanes;
+  bool streams = bank.streams && direct;
+  for (int64_t f = 0; f < bank.count; ++f) streams = streams && can_stream(maps[f], bank.channels);
   const int64_t reach = bank.reach, height = bank.height;
   int64_t next = piece.begin * bank.stride > reach ? piece.begin * bank.stride - reach : 0;
   for (int64_t y = piece.begin; y < piece.end; ++y) {
@@ -294,17 +301,19 @@ void forward(const Bank& bank, const T* x, const float* taps, const Piece& piece
         const ForwardStrip strip = strips_of(filter, bank.stride).forward[index];
         T* map = walk.map_row(static_cast<T*>(maps[f]), y) + first * walk.step;
         const int64_t column = first * bank.stride * lanes;
-        for (int64_t p = 0; p < pixels; ++p) __builtin_prefetch(map + (ahead + p) * walk.step, 1);
+        if (!streams)
+          for (int64_t p = 0; p < pixels; ++p) __builtin_prefetch(map + (ahead + p) * walk.step, 1);
         if (direct) {
-          strip(window.centre(), column, filter_taps, reinterpret_cast<float*>(map), walk.step);
+          strip(window.centre(), column, filter_taps, reinterpret_cast<float*>(map), walk.step, streams);
         } else {
           float staged[widest * lanes];
-          strip(window.centre(), column, filter_taps, staged, lanes);
+          strip(window.centre(), column, filter_taps, staged, lanes, false);
           for (int64_t p = 0; p < pixels; ++p) put(map + p * walk.step, load(staged + p * lanes), walk.prologue.count);
         }
       }
     });
   }
+  if (streams) finish_streams();
 }
 
 // --- backward --------------------------------------------------------------------------------------------------------

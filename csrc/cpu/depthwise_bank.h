@@ -16,7 +16,8 @@ struct Filter {
 };
 
 // A bank and the channels-last maps that it reads and writes. `value`, what the filters see, is
-// relu((x - mean) * factor + offset), per channel; all three are null where there is nothing of the kind.
+// relu((x - mean) * factor + offset), per channel; all three are null where there is nothing of the kind. `streams`: maps
+// that allow it are written past the caches.
 struct Bank {
   Storage storage;
   int64_t channels, height, width, output_height, output_width;
@@ -24,7 +25,7 @@ struct Bank {
   const Filter* filters;
   int64_t count, taps;
   const float *mean, *factor, *offset;
-  bool relu;
+  bool relu, streams;
 };
 
 // A channel vector of a few rows of one image. The maps begin with row `origin` of those of all images.

@@ -80,8 +80,9 @@ struct Target {
   T* y;
   const float* bias;
   const T* add;
+  bool streams;
 
-  Target at(int64_t elements) const { return {y + elements, bias, add ? add + elements : nullptr}; }
+  Target at(int64_t elements) const { return {y + elements, bias, add ? add + elements : nullptr, streams}; }
 };
 
 // One block of pixels, their channels from `first` on; `free` elements after its last pixel may be touched.
@@ -106,6 +107,13 @@ inline void block(const PointwiseShape& shape, const float* x, const float* matr
       for (int p = 0; p < pixels; ++p)
         PARTNAS_UNROLL
         for (int v = 0; v < vectors; ++v) sum[p][v] += load(target.add + first + p * shape.row + v * lanes);
+    }
+    if (target.streams) {
+      PARTNAS_UNROLL
+      for (int p = 0; p < pixels; ++p)
+        PARTNAS_UNROLL
+        for (int v = 0; v < vectors; ++v) stream(y + p * shape.row + v * lanes, sum[p][v]);
+      return;
     }
     PARTNAS_UNROLL
     for (int p = 0; p < pixels; ++p)
@@ -290,7 +298,10 @@ void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* pa
   const int64_t in = shape.in, out = shape.out, chunk = chunk_pixels(shape);
   const T* with = static_cast<const T*>(maps.with);
   T* y = static_cast<T*>(maps.y);
-  const Target<T> target{y, maps.bias, static_cast<const T*>(maps.add)};
+  // A mask reads them again.
+  const bool streams =
+      maps.streams && is_float<T> && !shape.masks && can_stream(y, shape.row) && out % lanes == 0;
+  const Target<T> target{y, maps.bias, static_cast<const T*>(maps.add), streams};
   float* other = scratch + chunk * in;
   for_chunks(part.begin, part.end, chunk, [&](int64_t at, int64_t pixels) {
     const int64_t after = part.end - at - pixels;
@@ -301,6 +312,7 @@ void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* pa
     const float* others = widen(with + at * out, pixels * out, shape.masks, other);
     sum_chunk(shape, numbers, others, pixels, pixels * out + (others == other ? lanes : after * out), maps.sums);
   });
+  if (streams) finish_streams();
 }
 
 }  // namespace

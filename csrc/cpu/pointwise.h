@@ -26,6 +26,7 @@ struct PointwiseShape {
 
 // What becomes of pixels x [in]: y [out] is their product by the matrix, plus bias [room of out] and `add` [out] where they
 // are not null, and the sums over them of x[i] * with[o] are added to sums [in][room of out]. y and sums may be null.
+// `streams`: y is written past the caches where that can be.
 struct PointwiseMaps {
   const void* const* x;
   const void* with;
@@ -33,6 +34,7 @@ struct PointwiseMaps {
   float* sums;
   const float* bias;
   const void* add;
+  bool streams = false;
 };
 
 // Pixels [begin, end), and of their results the columns of piece `column` of `columns`.

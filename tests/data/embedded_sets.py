@@ -1,10 +1,16 @@
-"""People of the embedded sample written as MPII, COCO, MuCo-3DHP and MuPoTS-3D have theirs, one to an image."""
+"""People of the embedded sample written as MPII, COCO, MuCo-3DHP and MuPoTS-3D have theirs, one to an image.
+
+``python tests/data/embedded_sets.py OUT`` writes the training people as MuCo-3DHP and the test people as MuPoTS-3D.
+"""
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 
+from partnas.data import SPLITS, embedded_root, read_human36m
 from partnas.skeleton import COCO, MPII, MUCO, MUPOTS
 
 STAND_INS = {
@@ -69,3 +75,8 @@ def in_space(name, people, index):
         "keypoints_vis": visible.tolist(),
         "is_valid": 1,
     }
+
+
+if __name__ == "__main__":
+    for name, split in (("muco", "train"), ("mupots", "test")):
+        print(write_as(name, read_human36m(embedded_root(), SPLITS[2][split], 1), Path(sys.argv[1])))

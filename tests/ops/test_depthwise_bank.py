@@ -3,7 +3,7 @@ import torch
 import torch.distributed as dist
 from bank_cases import EIGHT, EPS, FOUR, NAN, PROLOGUES, Case, check, distance, expected
 from fvcore.nn import FlopCountAnalysis
-from native_cpu import INSTRUCTION_SETS
+from native_cpu import INSTRUCTION_SETS, implementation
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -52,6 +52,19 @@ def test_oracle_is_the_definition(prologue, stride):
 @pytest.mark.parametrize("prologue", PROLOGUES)
 def test_maps_and_gradients(served_by, prologue, shape, stride):
     compare(shape, FOUR if shape[1] > 100 else EIGHT, stride, prologue)
+
+
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+@pytest.mark.parametrize("channels", [16, 24])
+def test_maps_larger_than_the_caches_are_those_of_their_images(name, channels):
+    case = Case((4, channels, 128, 260), FOUR, 1, "relu")
+    x, *others = case.leaves(torch.float32)
+    with torch.no_grad(), implementation(name):
+        maps = case.call(x, *others)
+        assert sum(z.nbytes for z in maps) > 24 << 20
+        for index in range(4):
+            alone = case.call(x[index : index + 1], *others)
+            assert all(torch.equal(z[index : index + 1], one) for z, one in zip(maps, alone, strict=True))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

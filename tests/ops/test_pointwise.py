@@ -527,6 +527,28 @@ def before_a_wall(tensor):
 
 @pytest.mark.skipif(not INSTRUCTION_SETS, reason="the native operators were not built")
 class TestNative:
+    @pytest.mark.parametrize("name", INSTRUCTION_SETS)
+    @pytest.mark.parametrize("channels", [(16, 32), (32, 24), (20, 17)])
+    def test_maps_larger_than_the_caches_are_those_of_their_images(self, name, channels):
+        case = Case(channels, (4, 128, 260))
+        assert sum(z.nbytes for z in case.maps) > 16 << 20
+        assert sum(g.nbytes for g in case.upstream) > 16 << 20
+        with implementation(name):
+            maps, gradients = self.maps_and_gradients(case.maps, case.upstream, case.weight)
+            for index in range(4):
+                one = slice(index, index + 1)
+                alone = self.maps_and_gradients(
+                    [x[one] for x in case.maps], [g[one] for g in case.upstream], case.weight
+                )
+                for whole, part in zip((*maps, *gradients), (*alone[0], *alone[1]), strict=True):
+                    assert torch.equal(whole[one], part)
+
+    @staticmethod
+    def maps_and_gradients(maps, upstream, weight):
+        leaves = [x.detach().requires_grad_() for x in maps]
+        found = pointwise(leaves, weight)
+        return found, torch.autograd.grad(found, leaves, upstream)
+
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_nothing_beyond_a_map_is_read(self, served_by):
         child = os.fork()
