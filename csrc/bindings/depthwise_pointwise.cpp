@@ -103,12 +103,13 @@ std::vector<Tensor> depthwise_pointwise(Tensor input, std::vector<Tensor> filter
   const Tensor matrices = packed_matrices(kernels, shape, weight, shape.in, 1);
   const auto* packed = static_cast<const float*>(matrices.data_ptr());
   const int64_t matrix = shape.in * kernels.room(out);
+  const bool streams = larger_than_cache(maps);
   for_each_block(call, Blocks(call), out, [&](const Filtered& rows) {
     float* scratch = workspace<Purpose::products>(kernels.scratch(shape));
     for (int64_t f = 0; f < bank.count; ++f) {
       const void* from = rows.maps[f];
       void* y = at(to[static_cast<size_t>(f)], rows.first_pixel, out, input);
-      const PointwiseMaps of{&from, nullptr, y, nullptr, nullptr, nullptr};
+      const PointwiseMaps of{&from, nullptr, y, nullptr, nullptr, nullptr, streams};
       kernels.run(shape, of, packed + f * matrix, PointwisePart{0, rows.pixels, 0, 1}, scratch);
     }
   });
@@ -155,6 +156,7 @@ std::vector<Tensor> depthwise_pointwise_backward(std::vector<Tensor> gradients, 
     const int64_t room = kernels.room(out), matrix = in * room;
     const Tensor kept = empty({bank.count * blocks.groups, matrix}, ScalarType::Float);
     auto* sums = static_cast<float*>(kept.data_ptr());
+    const bool streams = larger_than_cache(found);
     for_each_block(call, blocks, in, [&](const Filtered& rows) {
       float* scratch = workspace<Purpose::products>(kernels.scratch(shape));
       for (int64_t f = 0; f < bank.count; ++f) {
@@ -163,7 +165,7 @@ std::vector<Tensor> depthwise_pointwise_backward(std::vector<Tensor> gradients, 
         void* y = to[index] ? at(to[index], rows.first_pixel, out, input) : nullptr;
         float* sum = sums + (f * blocks.groups + rows.group) * matrix;
         if (rows.is_first) std::fill_n(sum, matrix, 0.0f);
-        const PointwiseMaps of{&gradient, rows.maps[f], y, sum, nullptr, nullptr};
+        const PointwiseMaps of{&gradient, rows.maps[f], y, sum, nullptr, nullptr, streams};
         kernels.run(shape, of, packed + f * matrix, PointwisePart{0, rows.pixels, 0, 1}, scratch);
       }
     });

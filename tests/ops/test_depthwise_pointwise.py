@@ -81,6 +81,14 @@ def test_blocks_of_rows(served_by, name, channels, size):
     compare(Case(name, torch.float32, channels, size))
 
 
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_maps_larger_than_the_caches(name):
+    case = Case("one source, many filters", channels=(16, 16), size=(2, 128, 260))
+    assert sum(g.nbytes for g in case.upstream) > 16 << 20
+    with implementation(name):
+        compare(case)
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "sliced", "expanded"])
 def test_any_strides(served_by, layout):
     compare(Case("two filters for each source", layout=layout))
