@@ -15,6 +15,8 @@ namespace {
 using torch::stable::parallel_for;
 
 constexpr int64_t grain_bytes = 1 << 16;
+// Results of at least this many bytes are written past the caches: smaller ones stay there, as does what they are made of.
+constexpr int64_t streamed_bytes = 12 << 20;
 // Runs of at least this many bytes are copied one by one.
 constexpr int64_t long_run = 64;
 // Fewer blocks than this are gathered in less time than their steps are planned.
@@ -143,8 +145,7 @@ Tensor channel_shuffle(Tensor input, int64_t groups_of_runs, std::vector<int64_t
   const auto sizes = x.sizes();
   Tensor output = empty_strided({sizes.begin(), sizes.end()}, shuffle_strides(x, channels_last), x.scalar_type());
   if (output.numel() == 0) return output;
-  // What is read takes as much of the caches as what is written.
-  const bool streams = larger_than_cache(2 * output.numel() * static_cast<int64_t>(output.element_size()));
+  const bool streams = output.numel() * static_cast<int64_t>(output.element_size()) >= streamed_bytes;
   if (streams) advise_huge_pages(output);
 
   const char* from = static_cast<const char*>(x.data_ptr());

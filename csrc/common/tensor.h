@@ -22,8 +22,9 @@ namespace partnas {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Whether results of that many bytes will have left the caches when they are read: kernels write them past them.
-inline bool larger_than_cache(int64_t bytes) { return bytes >= (16 << 20); }
+// Whether results of that many bytes will have left the caches near the core when they are read: kernels write them past
+// all caches then, which spares memory the read before the write.
+inline bool larger_than_cache(int64_t bytes) { return bytes >= (4 << 20); }
 
 inline bool larger_than_cache(const std::vector<Tensor>& results) {
   int64_t bytes = 0;
