@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,16 @@ def require_annotations(data: DataConfig, training: str, measured: str) -> None:
     """See that the annotation files of a job are there: of all sets those it trains on, of the first those it measures.
 
     Raises:
-        PartnasError: One of them, or a set's folder, is missing, or the first set has no such split.
+        PartnasError: One of them, a set's folder or the file of boxes and roots is missing, or the first set has no such
+            split.
     """
     first, *others = data.in_order()
     for chosen, split in ((first, training), (first, measured), *((other, training) for other in others)):
         for path in annotation_files(chosen, data, split):
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise PartnasError(f"{path}: is missing; copy it, or name another folder by --data")
+    if data.roots is not None and not os.path.isfile(data.roots):
+        raise PartnasError(f"{data.roots}: is missing; mend data.roots")
 
 
 def read(chosen: SetConfig, data: DataConfig, split: str) -> Frames:

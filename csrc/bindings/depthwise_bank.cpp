@@ -62,7 +62,7 @@ std::vector<Tensor> depthwise_bank(Tensor input, std::vector<Tensor> weights, st
   }
   if (maps.empty() || call.x.numel() == 0) return maps;
 
-  call.bank.streams = larger_than_cache(maps);
+  call.bank.streams = worth_streaming(maps);
   const float* taps = call.packed_taps();
   const int64_t block = call.bank.taps * call.kernels.lanes();
   const void* from = call.x.data_ptr();

@@ -103,7 +103,7 @@ std::vector<Tensor> depthwise_pointwise(Tensor input, std::vector<Tensor> filter
   const Tensor matrices = packed_matrices(kernels, shape, weight, shape.in, 1);
   const auto* packed = static_cast<const float*>(matrices.data_ptr());
   const int64_t matrix = shape.in * kernels.room(out);
-  const bool streams = larger_than_cache(maps);
+  const bool streams = worth_streaming(maps);
   for_each_block(call, Blocks(call), out, [&](const Filtered& rows) {
     float* scratch = workspace<Purpose::products>(kernels.scratch(shape));
     for (int64_t f = 0; f < bank.count; ++f) {
@@ -156,7 +156,7 @@ std::vector<Tensor> depthwise_pointwise_backward(std::vector<Tensor> gradients, 
     const int64_t room = kernels.room(out), matrix = in * room;
     const Tensor kept = empty({bank.count * blocks.groups, matrix}, ScalarType::Float);
     auto* sums = static_cast<float*>(kept.data_ptr());
-    const bool streams = larger_than_cache(found);
+    const bool streams = worth_streaming(found);
     for_each_block(call, blocks, in, [&](const Filtered& rows) {
       float* scratch = workspace<Purpose::products>(kernels.scratch(shape));
       for (int64_t f = 0; f < bank.count; ++f) {

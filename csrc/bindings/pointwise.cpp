@@ -171,7 +171,7 @@ std::vector<Tensor> pointwise(std::vector<Tensor> inputs, Tensor weight, bool re
       is_ready ? *ready : packed_matrices(kernels, shape, checked_weight(weight, "pointwise"), shape.in, 1);
   const auto* first_matrix = static_cast<const float*>(matrices.data_ptr()) + (is_ready ? head : 0);
   const int64_t room = shape.in * kernels.room(out), element = static_cast<int64_t>(outputs[0].element_size());
-  const bool streams = larger_than_cache(outputs);
+  const bool streams = worth_streaming(outputs);
   const Cut cut(count, maps.batch * height * width, shape, false, kernels.columns(shape));
   cut.run(kernels.scratch(shape), [&](int64_t f, int64_t, const PointwisePart& part, float* scratch) {
     const int64_t result = f / joined, offset = f % joined * out * element;
@@ -226,7 +226,7 @@ std::vector<Tensor> pointwise_backward(std::vector<Tensor> gradients, std::vecto
     const PointwiseKernels kernels = pointwise_kernels_for(shape.out);
     const int64_t room = kernels.room(shape.out), stride = shape.in * room;
     const Cut cut(count, pixels, shape, needs_weight, needs_weight || relu ? 1 : kernels.columns(shape));
-    const bool streams = larger_than_cache(found);
+    const bool streams = worth_streaming(found);
     std::optional<Tensor> matrices, kept;
     if (!found.empty()) matrices = packed_matrices(kernels, shape, weight, 1, shape.out);
     if (needs_weight) kept = empty({count * cut.pieces, stride}, ScalarType::Float);

@@ -287,7 +287,7 @@ void forward(const Bank& bank, const T* x, const float* taps, const Piece& piece
   ring.clear();
   const bool direct = is_float(x) && walk.prologue.count == lanes;
   bool streams = bank.streams && direct;
-  for (int64_t f = 0; f < bank.count; ++f) streams = streams && can_stream(maps[f], bank.channels);
+  for (int64_t f = 0; f < bank.count; ++f) streams = streams && can_stream_blocks(maps[f], bank.channels, lanes);
   const int64_t reach = bank.reach, height = bank.height;
   int64_t next = piece.begin * bank.stride > reach ? piece.begin * bank.stride - reach : 0;
   for (int64_t y = piece.begin; y < piece.end; ++y) {

@@ -298,9 +298,9 @@ void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* pa
   const int64_t in = shape.in, out = shape.out, chunk = chunk_pixels(shape);
   const T* with = static_cast<const T*>(maps.with);
   T* y = static_cast<T*>(maps.y);
-  // A mask reads them again.
-  const bool streams =
-      maps.streams && is_float<T> && !shape.masks && can_stream(y, shape.row) && out % lanes == 0;
+  // A mask reads the results again.
+  const bool streams = maps.streams && is_float<T> && !shape.masks && out % lanes == 0 &&
+                       can_stream_blocks(y, shape.row, widest * lanes);
   const Target<T> target{y, maps.bias, static_cast<const T*>(maps.add), streams};
   float* other = scratch + chunk * in;
   for_chunks(part.begin, part.end, chunk, [&](int64_t at, int64_t pixels) {

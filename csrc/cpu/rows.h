@@ -64,6 +64,14 @@ inline bool can_stream(const void* to, int64_t length) {
   return length % lanes == 0 && reinterpret_cast<uintptr_t>(to) % (lanes * sizeof(float)) == 0;
 }
 
+// The same for stores that leave a row before its end: each must fill its cache lines, as half a line that is streamed is
+// read and written again. `elements` of the row are written at once.
+inline bool can_stream_blocks(const void* to, int64_t length, int64_t elements) {
+  constexpr int64_t line = 64 / sizeof(float);
+  return can_stream(to, length) && length % line == 0 && elements % line == 0 &&
+         reinterpret_cast<uintptr_t>(to) % 64 == 0;
+}
+
 template <bool streams, typename T, typename Part>
 inline void write(T* to, Floats v, Part part) {
   if constexpr (streams && sizeof(Part) == sizeof(Whole)) {

@@ -89,7 +89,7 @@ def read_image(
     if image is None:
         raise PartnasError(f"{label}: broken, or no image; replace the file")
     if strict and (damage := _damage(content)):
-        raise PartnasError(f"{label}: damaged JPEG ({damage}); copy it again")
+        raise PartnasError(f"{label}: damaged JPEG ({damage}); copy it again, or leave it if the copy is the same")
     found = image.shape[1::-1]
     if size is not None and found != tuple(-(-side // at_once) for side in size):
         raise PartnasError(_other_size(label, [side * at_once for side in found], size, at_once > 1))

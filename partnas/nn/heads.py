@@ -16,7 +16,8 @@ class Heads(nn.Module):
 
     Args:
         space: Tells the part groups.
-        order: Part p is read from where part ``order[p]`` stands without it; None leaves the parts where they stand.
+        order: A permutation of all parts: part p is read from where part ``order[p]`` stands without it; None leaves
+            the parts where they stand.
     """
 
     def __init__(self, space: SearchSpace, order: Sequence[int] | None = None):
@@ -32,10 +33,13 @@ class Heads(nn.Module):
         """Expected voxel of each part.
 
         Args:
-            heads: ``(B, slots * D, H, W)`` logits each.
+            heads: ``(B, slots * D, H, W)`` logits each, one for each part group, in the groups' order.
 
         Returns:
-            ``(B, parts, 3)`` float32: x, y, z in voxels.
+            ``(B, parts, 3)``: x, y, z in voxels; float32, or float64 for float64 heads.
+
+        Raises:
+            PartnasError: The channels do not divide into the slots.
         """
         found = [soft_argmax_3d(head, self.slots, range(size)) for head, size in zip(heads, self.sizes, strict=True)]
         coordinates = torch.cat(found, 1)

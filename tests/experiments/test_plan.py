@@ -136,6 +136,8 @@ def test_missing_annotations_are_told_before_anything_is_written(job, tmp_path):
     }
     for line, chosen in sets.items():
         refused(line, call=Plan("table2", tmp_path / "out", "mini", {job: {"data": {"sets": chosen}}}).open)
+    roots = {job: {"data": {"roots": "nowhere.json"}}}
+    refused("nowhere.json: is missing; mend data.roots", call=Plan("table2", tmp_path / "out", "mini", roots).open)
     muco.write_text("{}")
     only = {"data": {"sets": [{"name": "muco", "root": str(tmp_path)}]}}
     refused("muco is read for training alone", call=Plan("table2", tmp_path / "out", "mini", {job: only}).open)

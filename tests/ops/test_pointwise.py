@@ -543,6 +543,22 @@ class TestNative:
                 for whole, part in zip((*maps, *gradients), (*alone[0], *alone[1]), strict=True):
                     assert torch.equal(whole[one], part)
 
+    @pytest.mark.parametrize("name", INSTRUCTION_SETS)
+    def test_all_that_is_done_to_results_is_done_to_large_ones(self, name):
+        weight, bias = torch.randn(2, 16, 48), torch.randn(2, 16)
+        maps = [random_map((8, 16, 160, 130), torch.float32, "channels_last", seed) for seed in range(3)]
+        others = [random_map((8, 16, 160, 130), torch.float32, "channels_last", 9)] * 2
+        whole = random_map((8, 32, 80, 65), torch.float32, "channels_last", 8)
+        ones = [slice(index, index + 1) for index in range(8)]
+        with torch.no_grad(), implementation(name):
+            large = pointwise(maps * 2, weight, True, bias=bias, add=others)
+            reduced = factorised_reduction(maps, weight, bias=bias, add=whole)
+            for one in ones:
+                few = [x[one] for x in maps]
+                alone = pointwise(few * 2, weight, True, bias=bias, add=[x[one] for x in others])
+                assert all(torch.equal(z[one], part) for z, part in zip(large, alone, strict=True))
+                assert torch.equal(reduced[one], factorised_reduction(few, weight, bias=bias, add=whole[one]))
+
     @staticmethod
     def maps_and_gradients(maps, upstream, weight):
         leaves = [x.detach().requires_grad_() for x in maps]
