@@ -32,7 +32,9 @@ from partnas.space import SearchSpace
 
 SEARCH_TRAIN, SEARCH_VALIDATION, TRAIN, TEST = "search_train", "search_validation", "train", "test"
 log = logging.getLogger(__name__)
-OWN_FILES = {"muco": muco.ANNOTATIONS, "mpii": mpii.ANNOTATIONS}
+ANNOTATIONS = {
+    "muco": muco.ANNOTATIONS, "mpii": mpii.ANNOTATIONS, "coco": coco.annotation_file(Path(), coco.SPLITS[0]),
+}  # fmt: skip
 READERS = {"muco": read_muco, "mpii": read_mpii, "coco": read_coco}
 
 
@@ -65,7 +67,7 @@ def annotation_files(chosen: SetConfig, data: DataConfig, split: str) -> list[Pa
     if chosen.name == "human36m":
         return [path for subject in SPLITS[data.protocol][split] for path in human36m.annotation_files(root, subject)]
     _require_training(chosen, root, split)
-    return [coco.annotation_file(root, coco.SPLITS[0]) if chosen.name == "coco" else root / OWN_FILES[chosen.name]]
+    return [root / ANNOTATIONS[chosen.name]]
 
 
 def _require_training(chosen: SetConfig, root: Path, split: str) -> None:

@@ -261,7 +261,7 @@ std::vector<Tensor> norm_sum_backward(Tensor gradient, std::vector<Tensor> maps,
     branches[i].slope = slope.data() + at;
     branches[i].curve = curve.data() + at;
   }
-  const bool streams = worth_streaming(inputs.elements() * 4 * static_cast<int64_t>(gradients.size()));
+  const bool streams = worth_streaming(gradients);
   const auto kernel = PARTNAS_KERNEL(norm_sum_backward);
   const int64_t scratch_elements = PARTNAS_KERNEL(norm_sum_scratch)(shape.length);
   inputs.split([&](int64_t begin, int64_t end) {

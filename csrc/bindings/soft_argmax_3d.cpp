@@ -181,7 +181,7 @@ Tensor soft_argmax_3d_backward(Tensor gradient, Tensor input, Tensor statistics,
   const auto element = static_cast<int64_t>(volume.element_size());
   const char* data = static_cast<const char*>(volume.data_ptr());
   char* result = static_cast<char*>(output.data_ptr());
-  const bool streams = worth_streaming(output.numel() * element);
+  const bool streams = worth_streaming({output});
   const auto kernel = PARTNAS_KERNEL(soft_argmax_3d_backward);
   for_each_piece(
       w, batch, parts, segments_of(w, parts),

@@ -30,7 +30,7 @@ Tensor upsample(Tensor input, int64_t factor) {
   const Tensor x = channels_last(input, "upsample");
   const UpsampleShape shape{x.size(1), x.size(2), x.size(3), factor};
   Tensor output = empty_map(x.size(0), shape.channels, factor * shape.height, factor * shape.width, x.scalar_type());
-  const bool streams = worth_streaming(output.numel() * static_cast<int64_t>(output.element_size()));
+  const bool streams = worth_streaming({output});
   const auto kernel = PARTNAS_KERNEL(upsample);
   over_rows(
       [&](Storage storage, int64_t begin, int64_t end, float* line) {

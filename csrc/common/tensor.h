@@ -22,14 +22,12 @@ namespace partnas {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Whether results of that many bytes will have left the caches near the core when they are read: kernels write them past
+// Whether results are so large that they will have left the caches near the core when they are read: kernels write them past
 // all caches then, which spares memory the read before the write.
-inline bool worth_streaming(int64_t bytes) { return bytes >= (4 << 20); }
-
 inline bool worth_streaming(const std::vector<Tensor>& results) {
   int64_t bytes = 0;
   for (const Tensor& t : results) bytes += t.numel() * static_cast<int64_t>(t.element_size());
-  return worth_streaming(bytes);
+  return bytes >= (4 << 20);
 }
 
 // Through the dispatcher, unlike aoti_torch_empty_strided: PyTorch then fills it with NaN where it is told to.

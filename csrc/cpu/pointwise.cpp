@@ -299,7 +299,7 @@ void run(const PointwiseShape& shape, const PointwiseMaps& maps, const float* pa
   const T* with = static_cast<const T*>(maps.with);
   T* y = static_cast<T*>(maps.y);
   // A mask reads the results again.
-  const bool streams = maps.streams && is_float<T> && !shape.masks && out % lanes == 0 &&
+  const bool streams = maps.streams && is_float<T> && !shape.masks && can_stream_blocks(y, shape.row, out) &&
                        can_stream_blocks(y, shape.row, widest * lanes);
   const Target<T> target{y, maps.bias, static_cast<const T*>(maps.add), streams};
   float* other = scratch + chunk * in;

@@ -68,8 +68,7 @@ inline bool can_stream(const void* to, int64_t length) {
 // read and written again. `elements` of the row are written at once.
 inline bool can_stream_blocks(const void* to, int64_t length, int64_t elements) {
   constexpr int64_t line = 64 / sizeof(float);
-  return can_stream(to, length) && length % line == 0 && elements % line == 0 &&
-         reinterpret_cast<uintptr_t>(to) % 64 == 0;
+  return length % line == 0 && elements % line == 0 && reinterpret_cast<uintptr_t>(to) % 64 == 0;
 }
 
 template <bool streams, typename T, typename Part>
